@@ -1,0 +1,330 @@
+"""What one run is: the typed, frozen form of its YAML file.
+
+Field names are the YAML's keys. Every default is here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from megagrow.config.quantity import parse_duration, parse_tokens
+
+Tokens = Annotated[int, parse_tokens]
+"""A number of tokens; in YAML an integer or text such as `20M`, `2.5B`."""
+
+Seconds = Annotated[float, parse_duration]
+"""A wall-clock duration; in YAML seconds or text such as `3h50m`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitConfig:
+    """How new weights are drawn."""
+
+    scheme: Literal["megatron", "gstack"] = "megatron"
+    """`megatron`: N(0, std), residual outputs scaled by 1/sqrt(2 layers). `gstack`: the G_stack
+    paper's (arXiv 2405.15319, authors' code): N(0, 2/(5 hidden)), MLP output 1/(sqrt(in) layers)."""
+
+    std: float = 0.02
+    """Standard deviation of the `megatron` scheme; `gstack` derives its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The shape of one model, all but its depth, which belongs to a stage."""
+
+    style: Literal["gpt2", "llama"] = "llama"
+    """`gpt2`: LayerNorm, GELU, biases, learned positions. `llama`: RMSNorm, SwiGLU, RoPE, no bias."""
+
+    hidden_size: int
+    """Width of the residual stream."""
+
+    num_attention_heads: int
+    """Query heads per layer."""
+
+    num_query_groups: int | None = None
+    """Key/value heads per layer (grouped-query attention); unset: as many as query heads."""
+
+    kv_channels: int | None = None
+    """Dimension of one head; unset: hidden_size / num_attention_heads."""
+
+    ffn_hidden_size: int | None = None
+    """Inner width of the MLP; unset: 4 x hidden (gpt2), 8/3 x hidden rounded up to 64 (llama)."""
+
+    vocab_size: int
+    """Size of the tokenizer's vocabulary, special tokens included, before padding."""
+
+    vocab_padding: int = 128
+    """The embedding has this multiple of rows, whatever the tensor-parallel size."""
+
+    seq_length: int
+    """Tokens in one training sequence."""
+
+    tie_embeddings: bool | None = None
+    """Whether input embedding and output layer share weights; unset: gpt2 yes, llama no."""
+
+    norm_epsilon: float = 1e-5
+    """Epsilon of the norms."""
+
+    rotary_base: int = 10_000
+    """Base period of the rotary position embedding (llama style)."""
+
+    dropout: float = 0.0
+    """Dropout probability of hidden states and attention weights."""
+
+    init: InitConfig = field(default_factory=InitConfig)
+    """How new weights are drawn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where the tokens are."""
+
+    path: str = "."
+    """Folder the bucket prefixes are relative to; a manifest.json in it is checked."""
+
+    buckets: dict[str, tuple[str, ...]]
+    """Difficulty buckets: name -> prefixes of `.bin`/`.idx` pairs."""
+
+    validation_fraction: float = 0.01
+    """Share of every bucket's documents held out for validation, chosen by the seed."""
+
+    cache: str | None = None
+    """Folder for megatron-core's index files; unset: `<data path>/index_cache`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelConfig:
+    """How one stage's model is spread over processes; data parallel takes what is left."""
+
+    tensor: int = 1
+    """Tensor model parallel size."""
+
+    pipeline: int = 1
+    """Pipeline model parallel size."""
+
+    virtual_pipeline: int = 1
+    """Model chunks per pipeline rank; above 1 the schedule is interleaved 1F1B."""
+
+    sequence_parallel: bool = False
+    """Split norms and dropout along the sequence over the tensor-parallel ranks."""
+
+    distributed_optimizer: bool = True
+    """Shard master weights and moments over the data-parallel ranks (ZeRO-1)."""
+
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activation recomputation: none, core attention only, or whole layers."""
+
+    overlap_grad_reduce: bool = False
+    """Overlap the gradient reduction with the backward pass."""
+
+    overlap_param_gather: bool = False
+    """Overlap the parameter all-gather with the forward pass (distributed optimizer)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """How many sequences one optimizer step takes."""
+
+    global_size: int
+    """Sequences per optimizer step, over all processes."""
+
+    micro_size: int
+    """Sequences per forward pass of one model replica; the rest is gradient accumulation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW."""
+
+    beta1: float = 0.9
+    """Decay of the first moment."""
+
+    beta2: float = 0.95
+    """Decay of the second moment."""
+
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices and embeddings; norms and biases have none."""
+
+    clip_grad: float = 1.0
+    """Global gradient norm above which gradients are scaled down; 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearningRateConfig:
+    """The learning rate as a function of the tokens since the schedule last restarted."""
+
+    peak: float
+    """Learning rate after warmup."""
+
+    minimum: float | None = None
+    """Learning rate at the end of the decay; unset: a tenth of the peak."""
+
+    warmup: Tokens = 0
+    """Tokens of linear warmup from 0."""
+
+    decay: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Shape after warmup; `wsd` stays at the peak, then falls linearly over `decay_tokens`."""
+
+    decay_tokens: Tokens = 0
+    """Length of the final fall of `wsd`."""
+
+    horizon: Tokens | None = None
+    """Tokens at which the minimum is reached; unset: where the schedule next restarts or ends."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransitionConfig:
+    """What happens at the start of a stage, between it and the one before."""
+
+    operator: Literal["none", "stack"]
+    """Which new layer comes from which old ones; `stack` is G_stack's `i mod l`."""
+
+    optimizer: Literal["reset", "copy"]
+    """Moments after growth: zero with a new step count, or copied along with the weights."""
+
+    learning_rate: Literal["restart", "continue"]
+    """Whether the schedule begins again, warmup included, or goes on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageConfig:
+    """One row of the stage table. `parallel`, `batch` and `learning_rate` are the run's, with the
+    stage's own keys in place."""
+
+    name: str
+    """Unique name, used in metrics and reports."""
+
+    layers: int
+    """Transformer layers of the model in this stage."""
+
+    tokens: Tokens
+    """Tokens trained on in this stage; rounded up to whole optimizer steps."""
+
+    mixture: dict[str, float]
+    """Share of each bucket at the start of the stage; sums to 1."""
+
+    mixture_end: dict[str, float] | None = None
+    """Shares at the end of the stage, reached linearly; unset: the mixture stays as it is."""
+
+    transition: TransitionConfig | None = None
+    """How the stage begins; the first stage has none."""
+
+    parallel: ParallelConfig
+    """Layout of this stage."""
+
+    batch: BatchConfig
+    """Batch of this stage."""
+
+    learning_rate: LearningRateConfig
+    """Schedule of this stage; only a stage that restarts it may set its own keys."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When checkpoints are written and how many are kept."""
+
+    interval: Tokens | None = None
+    """Tokens between checkpoints; unset: only at the end of each stage and of the run."""
+
+    keep: int = 2
+    """Checkpoints kept; older ones are deleted after a newer one is complete."""
+
+    asynchronous: bool = True
+    """Write in the background while training goes on."""
+
+    growth_scratch: str | None = None
+    """Folder for in-flight growth (tmpfs or local disk on one node, shared on several); unset: in
+    the run's folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """Validation loss per bucket."""
+
+    interval: Tokens | None = None
+    """Tokens between evaluations; unset: only at the end of each stage."""
+
+    sequences: int = 64
+    """Held-out sequences per bucket (fewer if the bucket has fewer)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggingConfig:
+    """What is written while training."""
+
+    interval: int = 1
+    """Optimizer steps between step records."""
+
+    tensorboard: bool = True
+    """Write TensorBoard events beside metrics.jsonl."""
+
+    wandb_project: str | None = None
+    """Weights & Biases project to log to; unset: none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitsConfig:
+    """When a run stops by itself."""
+
+    wall_time: Seconds | None = None
+    """Save and exit with the requeue code after this long; unset: no limit."""
+
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is not finite: stop with an error, or skip that update."""
+
+    max_skips: int = 10
+    """Skipped updates in a row after which `skip` stops as well."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One run: everything `pretrain_grow.py` needs to know."""
+
+    name: str
+    """Name of the run; unset in YAML: the file's name without its suffix."""
+
+    output: str
+    """Folder of the run; unset in YAML: `runs/<name>`."""
+
+    seed: int = 1234
+    """Seed of initialisation, data order and dropout."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Precision of weights and activations; the optimizer always works in fp32."""
+
+    model: ModelConfig
+    """The model's shape."""
+
+    data: DataConfig
+    """The data."""
+
+    stages: tuple[StageConfig, ...]
+    """The stage table, in order."""
+
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """Layout of stages that set none."""
+
+    batch: BatchConfig
+    """Batch of stages that set none."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimizer."""
+
+    learning_rate: LearningRateConfig
+    """The schedule of stages that set none."""
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Evaluation."""
+
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Logging."""
+
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """Limits."""

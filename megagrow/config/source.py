@@ -1,0 +1,92 @@
+"""A YAML file as plain data plus the line every key came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from megagrow.errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+"""Where a value sits: `("stages", 0, "tokens")`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A parsed file, and where in it each key stands."""
+
+    file: str
+    """Name shown in errors."""
+
+    data: dict[str, Any]
+    """The file's content."""
+
+    lines: Mapping[KeyPath, int]
+    """Line (from 1) of every key; override values have none."""
+
+    def error(self, path: KeyPath, message: str) -> ConfigError:
+        """An error that names file, line and key."""
+        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 0)
+        where = f"{self.file}:{line}" if line else self.file
+        key = ".".join(str(part) for part in path)
+        return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+
+def read(path: str | Path) -> Source:
+    """Reads a YAML mapping; only plain data, duplicate keys refused.
+
+    Raises:
+        ConfigError: no such file, not YAML, not a mapping, or a key that stands twice.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file{_nearest_file(file)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines: dict[KeyPath, int] = {}
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{file}: expected a mapping of keys such as `model:` and `stages:`")
+        _collect_lines(node, (), lines, str(file))
+        data = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    finally:
+        loader.dispose()
+    return Source(file=str(file), data=data, lines=lines)
+
+
+def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            child = (*path, str(key_node.value))
+            line = key_node.start_mark.line + 1
+            if child in lines:
+                raise ConfigError(
+                    f"{file}:{line}: {'.'.join(map(str, child))}: the key already stands on line "
+                    f"{lines[child]}; keep one of the two"
+                )
+            lines[child] = line
+            _collect_lines(value_node, child, lines, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = item.start_mark.line + 1
+            _collect_lines(item, (*path, index), lines, file)
+
+
+def _nearest_file(file: Path) -> str:
+    from difflib import get_close_matches
+
+    if not file.parent.is_dir():
+        return ""
+    names = [entry.name for entry in file.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
+    close = get_close_matches(file.name, names, n=1)
+    return f"; did you mean {file.parent / close[0]}?" if close else ""

@@ -1,0 +1,1 @@
+"""A model shape -> a megatron-core GPT: shapes, FLOPs, specs, initialisation."""
