@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -22,17 +23,18 @@ def build(kind: type[T], data: Any, source: Source, path: KeyPath = ()) -> T:
             the wrong type; the message names file, line and key.
     """
     if not isinstance(data, dict):
-        raise source.error(path, f"expected a mapping with the keys of {kind.__name__}, got {data!r}")
+        raise source.error(path, f"expected a mapping{_keys(kind)}, got {data!r}")
     known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
             raise source.error((*path, str(key)), _unknown(str(key), list(known)))
     hints = get_type_hints(kind, include_extras=True)
-    values = {key: convert(hints[key], value, source, (*path, key)) for key, value in data.items()}
     for name, entry in known.items():
-        if name not in values and _required(entry):
-            raise source.error(path, f"the key `{name}` is missing{_purpose(kind, name)}")
-    return kind(**values)
+        if name not in data and _required(entry):
+            raise source.error(path, f"the key `{name}` is missing ({_describe(hints[name])})")
+    return kind(
+        **{key: convert(hints[key], value, source, (*path, key)) for key, value in data.items()}
+    )
 
 
 def _required(entry: Field[Any]) -> bool:
@@ -45,9 +47,20 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"unknown key; {hint}"
 
 
-def _purpose(kind: type, name: str) -> str:
-    hint = get_type_hints(kind).get(name)
-    return f" ({getattr(hint, '__name__', hint)})"
+def _keys(kind: type) -> str:
+    return " with the keys " + ", ".join(entry.name for entry in fields(kind))
+
+
+def _describe(hint: Any) -> str:
+    """What a value of type `hint` is called in an error."""
+    if get_origin(hint) is Annotated:
+        return "a number of tokens such as 20M" if get_args(hint)[0] is int else "a duration"
+    if is_dataclass(hint) or get_origin(hint) is dict:
+        return "a mapping"
+    if get_origin(hint) is tuple:
+        return "a list"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return names.get(hint, str(hint))
 
 
 def convert(hint: Any, value: Any, source: Source, path: KeyPath) -> Any:
@@ -101,17 +114,19 @@ def _mapping(inner: Any, value: Any, source: Source, path: KeyPath) -> dict[str,
 
 
 def _scalar(hint: Any, value: Any, source: Source, path: KeyPath) -> Any:
-    if hint is float and not isinstance(value, bool):
-        if isinstance(value, (int, float)):
-            return float(value)
-        if isinstance(value, str):  # YAML 1.1 reads `3e-4` as text
-            try:
-                return float(value)
-            except ValueError:
-                pass
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif hint in (str, bool) and isinstance(value, hint):
-        return value
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    raise source.error(path, f"expected {names.get(hint, hint)}, got {value!r}")
+    if hint is bool or not isinstance(value, bool):  # to Python, True is an int
+        if hint is float:
+            number = _number(value)
+            if number is not None:
+                return number
+        elif isinstance(value, hint):
+            return value
+    raise source.error(path, f"expected {_describe(hint)}, got {value!r}")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)  # text too: YAML 1.1 reads `3e-4` as text
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -21,39 +21,55 @@ MIXTURE_TOLERANCE = 1e-6
 
 def check(config: RunConfig, source: Source) -> None:
     """Raises ConfigError for the first combination that could not be trained."""
+    _check_run(config, source)
     _check_model(config.model, source)
     _check_data(config, source)
     _check_optimizer(config.optimizer, source)
-    _check_intervals(config, source)
     names: set[str] = set()
     previous: StageConfig | None = None
     for index, stage in enumerate(config.stages):
         path: KeyPath = ("stages", index)
         if stage.name in names:
-            raise source.error((*path, "name"), f"another stage is called {stage.name!r} too; rename one")
+            raise source.error(
+                (*path, "name"), f"another stage is called {stage.name!r} too; rename one"
+            )
         names.add(stage.name)
-        _check_sizes(stage, source, path)
-        _check_mixture(config, stage.mixture, source, (*path, "mixture"))
-        if stage.mixture_end is not None:
-            _check_mixture(config, stage.mixture_end, source, (*path, "mixture_end"))
-        _check_layout(config.model, stage.layers, stage.parallel, source, path)
-        _check_batch(stage.batch, stage.parallel, source, path)
-        _check_learning_rate(stage.learning_rate, source, (*path, "learning_rate"))
+        _check_stage(config, stage, source, path)
         if previous is not None:
             _check_transition(previous, stage, source, path)
         previous = stage
 
 
+def _check_run(config: RunConfig, source: Source) -> None:
+    least: tuple[tuple[KeyPath, float | None, int], ...] = (
+        (("seed",), config.seed, 0),
+        (("checkpoint", "keep"), config.checkpoint.keep, 1),
+        (("checkpoint", "interval"), config.checkpoint.interval, 1),
+        (("evaluation", "interval"), config.evaluation.interval, 1),
+        (("evaluation", "sequences"), config.evaluation.sequences, 1),
+        (("logging", "interval"), config.logging.interval, 1),
+        (("limits", "max_skips"), config.limits.max_skips, 1),
+    )
+    for path, value, minimum in least:
+        if value is not None and value < minimum:
+            raise source.error(path, f"must be at least {minimum}, not {value}")
+
+
 def _check_model(model: ModelConfig, source: Source) -> None:
-    positive = ("hidden_size", "num_attention_heads", "vocab_size", "vocab_padding", "seq_length")
-    for name in positive:
-        if getattr(model, name) < 1:
-            raise source.error(("model", name), "must be at least 1")
-    for name in ("num_query_groups", "kv_channels", "ffn_hidden_size"):
-        value = getattr(model, name)
-        if value is not None and value < 1:
-            raise source.error(("model", name), "must be at least 1, or left out")
-    heads = model.num_attention_heads
+    _check_positive(
+        model,
+        "hidden_size",
+        "num_attention_heads",
+        "num_query_groups",
+        "kv_channels",
+        "ffn_hidden_size",
+        "vocab_size",
+        "vocab_padding",
+        "seq_length",
+        "rotary_base",
+        source=source,
+    )
+    heads, groups = model.num_attention_heads, model.num_query_groups
     if model.kv_channels is None and model.hidden_size % heads:
         raise source.error(
             ("model", "num_attention_heads"),
@@ -62,25 +78,44 @@ def _check_model(model: ModelConfig, source: Source) -> None:
         )
     head = model.kv_channels or model.hidden_size // heads
     if model.style == "llama" and head % 2:
-        raise source.error(("model", "kv_channels"), f"rotary embeddings need an even head dimension, not {head}")
-    groups = model.num_query_groups
+        raise source.error(
+            ("model", "kv_channels" if model.kv_channels else "num_attention_heads"),
+            f"rotary embeddings need an even head dimension, not {head}; "
+            f"set kv_channels to {head + 1}",
+        )
     if groups is not None and heads % groups:
         raise source.error(
             ("model", "num_query_groups"),
-            f"{heads} heads cannot share {groups} key/value heads; nearest: {nearest_divisor(heads, groups)}",
+            f"{heads} heads cannot share {groups} key/value heads; "
+            f"nearest: {nearest_divisor(heads, groups)}",
         )
     if not 0.0 <= model.dropout < 1.0:
         raise source.error(("model", "dropout"), "must be at least 0 and below 1")
-    if model.init.std <= 0 or model.norm_epsilon <= 0:
-        raise source.error(("model",), "init.std and norm_epsilon must be above 0")
+    for path, value in (
+        (("model", "init", "std"), model.init.std),
+        (("model", "norm_epsilon"), model.norm_epsilon),
+    ):
+        if value <= 0:
+            raise source.error(path, "must be above 0")
+
+
+def _check_positive(model: ModelConfig, *names: str, source: Source) -> None:
+    for name in names:
+        value = getattr(model, name)
+        if value is not None and value < 1:
+            raise source.error(("model", name), f"must be at least 1, not {value}")
 
 
 def _check_data(config: RunConfig, source: Source) -> None:
     if not config.data.buckets:
-        raise source.error(("data", "buckets"), "name at least one bucket and its .bin/.idx prefixes")
+        raise source.error(
+            ("data", "buckets"), "name at least one bucket and its .bin/.idx prefixes"
+        )
     for name, prefixes in config.data.buckets.items():
         if not prefixes:
-            raise source.error(("data", "buckets", name), "the bucket has no prefix")
+            raise source.error(
+                ("data", "buckets", name), "the bucket has no prefix; give it one, or remove it"
+            )
     if not 0.0 <= config.data.validation_fraction < 1.0:
         raise source.error(("data", "validation_fraction"), "must be at least 0 and below 1")
 
@@ -96,93 +131,110 @@ def _check_optimizer(optimizer: OptimizerConfig, source: Source) -> None:
         raise source.error(("optimizer", "epsilon"), "must be above 0")
 
 
-def _check_intervals(config: RunConfig, source: Source) -> None:
-    if config.checkpoint.keep < 1:
-        raise source.error(("checkpoint", "keep"), "keep at least one checkpoint")
-    if config.logging.interval < 1:
-        raise source.error(("logging", "interval"), "must be at least 1 step")
-    if config.evaluation.sequences < 1:
-        raise source.error(("evaluation", "sequences"), "must be at least 1")
-    for section, interval in (
-        ("checkpoint", config.checkpoint.interval),
-        ("evaluation", config.evaluation.interval),
-    ):
-        if interval == 0:
-            raise source.error((section, "interval"), "must be above 0, or left out")
-
-
-def _check_sizes(stage: StageConfig, source: Source, path: KeyPath) -> None:
+def _check_stage(config: RunConfig, stage: StageConfig, source: Source, path: KeyPath) -> None:
     if stage.layers < 1:
         raise source.error((*path, "layers"), "must be at least 1")
     if stage.tokens < 1:
         raise source.error((*path, "tokens"), "must be above 0")
+    _check_mixture(config, stage.mixture, source, (*path, "mixture"))
+    if stage.mixture_end is not None:
+        _check_mixture(config, stage.mixture_end, source, (*path, "mixture_end"))
+    _check_tensor(config.model, stage.parallel, source, (*path, "parallel"))
+    _check_pipeline(stage.layers, stage.parallel, source, (*path, "parallel"))
+    _check_batch(stage.batch, stage.parallel, source, (*path, "batch"))
+    _check_learning_rate(stage.learning_rate, source, (*path, "learning_rate"))
 
 
-def _check_mixture(config: RunConfig, mixture: dict[str, float], source: Source, path: KeyPath) -> None:
+def _check_mixture(
+    config: RunConfig, mixture: dict[str, float], source: Source, path: KeyPath
+) -> None:
     buckets = list(config.data.buckets)
     for name, share in mixture.items():
         if name not in buckets:
             close = get_close_matches(name, buckets, n=1)
             hint = f"did you mean `{close[0]}`?" if close else f"buckets: {', '.join(buckets)}"
             raise source.error((*path, name), f"unknown bucket; {hint}")
-        if not (math.isfinite(share) and share >= 0):
+        if share < 0:
             raise source.error((*path, name), f"a share is a number from 0 to 1, not {share}")
     total = sum(mixture.values())
     if abs(total - 1.0) > MIXTURE_TOLERANCE:
         raise source.error(path, f"the shares sum to {total:.6g}; they must sum to 1")
 
 
-def _check_layout(
-    model: ModelConfig, layers: int, parallel: ParallelConfig, source: Source, path: KeyPath
+def _check_tensor(
+    model: ModelConfig, parallel: ParallelConfig, source: Source, path: KeyPath
 ) -> None:
-    where = (*path, "parallel")
     for name in ("tensor", "pipeline", "virtual_pipeline"):
         if getattr(parallel, name) < 1:
-            raise source.error((*where, name), "must be at least 1")
+            raise source.error((*path, name), "must be at least 1")
     tensor = parallel.tensor
     sizes = {
         "num_attention_heads": model.num_attention_heads,
         "num_query_groups": model.num_query_groups or model.num_attention_heads,
+        "ffn_hidden_size": model.ffn_hidden_size or 0,  # 0, if derived: `--plan` checks that
+        "vocab_padding": model.vocab_padding,
     }
-    if model.ffn_hidden_size is not None:
-        sizes["ffn_hidden_size"] = model.ffn_hidden_size
     for name, size in sizes.items():
         if size % tensor:
             raise source.error(
-                (*where, "tensor"),
+                (*path, "tensor"),
                 f"{name} {size} is not divisible by tensor parallel size {tensor}; "
-                f"nearest size that works: {nearest_divisor(size, tensor)}",
+                f"nearest size that works: {nearest_divisor(math.gcd(*sizes.values()), tensor)}",
             )
-    if model.vocab_padding % tensor:
-        raise source.error((*where, "tensor"), f"vocab_padding {model.vocab_padding} is not divisible by {tensor}")
     if parallel.sequence_parallel and tensor == 1:
-        raise source.error((*where, "sequence_parallel"), "needs a tensor parallel size above 1")
+        raise source.error(
+            (*path, "sequence_parallel"), "needs a tensor parallel size above 1; set it to false"
+        )
     if parallel.sequence_parallel and model.seq_length % tensor:
-        raise source.error((*where, "sequence_parallel"), f"seq_length {model.seq_length} is not divisible by {tensor}")
+        raise source.error(
+            (*path, "sequence_parallel"),
+            f"seq_length {model.seq_length} is not divisible by tensor parallel size {tensor}; "
+            f"nearest size that works: {nearest_divisor(model.seq_length, tensor)}",
+        )
+
+
+def _check_pipeline(layers: int, parallel: ParallelConfig, source: Source, path: KeyPath) -> None:
     chunks = parallel.pipeline * parallel.virtual_pipeline
     if parallel.virtual_pipeline > 1 and parallel.pipeline == 1:
-        raise source.error((*where, "virtual_pipeline"), "needs a pipeline size above 1")
+        raise source.error(
+            (*path, "virtual_pipeline"), "needs a pipeline size above 1; set it to 1"
+        )
     if chunks > layers:
         raise source.error(
-            (*where, "pipeline"),
+            (*path, "pipeline"),
             f"{layers} layers cannot fill {chunks} pipeline stages "
-            f"(pipeline {parallel.pipeline} x virtual {parallel.virtual_pipeline}); use at most {layers}",
+            f"(pipeline {parallel.pipeline} x virtual {parallel.virtual_pipeline}); "
+            f"use at most {layers}",
         )
-    if parallel.overlap_param_gather and not (parallel.distributed_optimizer and parallel.overlap_grad_reduce):
-        raise source.error((*where, "overlap_param_gather"), "needs distributed_optimizer and overlap_grad_reduce")
-
-
-def _check_batch(batch: BatchConfig, parallel: ParallelConfig, source: Source, path: KeyPath) -> None:
-    where = (*path, "batch")
-    if batch.global_size < 1 or batch.micro_size < 1:
-        raise source.error(where, "global_size and micro_size must be at least 1")
-    if batch.global_size % batch.micro_size:
-        raise source.error((*where, "global_size"), f"{batch.global_size} is not a multiple of micro_size {batch.micro_size}")
-    if parallel.virtual_pipeline > 1 and (batch.global_size // batch.micro_size) % parallel.pipeline:
+    if parallel.overlap_param_gather and not (
+        parallel.distributed_optimizer and parallel.overlap_grad_reduce
+    ):
         raise source.error(
-            (*where, "global_size"),
-            "the interleaved schedule needs a number of micro-batches divisible by the pipeline size "
-            f"{parallel.pipeline}",
+            (*path, "overlap_param_gather"),
+            "needs distributed_optimizer and overlap_grad_reduce; set both, or remove this key",
+        )
+
+
+def _check_batch(
+    batch: BatchConfig, parallel: ParallelConfig, source: Source, path: KeyPath
+) -> None:
+    size, micro = batch.global_size, batch.micro_size
+    for name in ("global_size", "micro_size"):
+        if getattr(batch, name) < 1:
+            raise source.error((*path, name), "must be at least 1")
+    if size % micro:
+        raise source.error(
+            (*path, "global_size"),
+            f"{size} is not a multiple of micro_size {micro}; "
+            f"nearest: {nearest_multiple(micro, size)}",
+        )
+    if parallel.virtual_pipeline > 1 and (size // micro) % parallel.pipeline:
+        group = micro * parallel.pipeline
+        raise source.error(
+            (*path, "global_size"),
+            "the interleaved schedule needs a number of micro-batches divisible by the pipeline "
+            f"size {parallel.pipeline}, not {size // micro}; "
+            f"nearest: {nearest_multiple(group, size)}",
         )
 
 
@@ -190,36 +242,62 @@ def _check_learning_rate(rate: LearningRateConfig, source: Source, path: KeyPath
     if rate.peak <= 0:
         raise source.error((*path, "peak"), "must be above 0")
     if rate.minimum is not None and not 0 <= rate.minimum <= rate.peak:
-        raise source.error((*path, "minimum"), f"must lie between 0 and the peak {rate.peak}")
+        raise source.error(
+            (*path, "minimum"),
+            f"must lie between 0 and the peak {rate.peak:g}, not {rate.minimum:g}",
+        )
     if rate.decay == "wsd" and rate.decay_tokens == 0:
-        raise source.error((*path, "decay_tokens"), "wsd needs the length of its final fall")
+        raise source.error(
+            (*path, "decay"), "wsd needs the length of its final fall; set decay_tokens"
+        )
     if rate.horizon is not None and rate.horizon <= rate.warmup:
-        raise source.error((*path, "horizon"), "must lie beyond the warmup")
+        raise source.error(
+            (*path, "horizon"), f"must lie beyond the warmup of {rate.warmup} tokens"
+        )
 
 
-def _check_transition(previous: StageConfig, stage: StageConfig, source: Source, path: KeyPath) -> None:
+def _check_transition(
+    previous: StageConfig, stage: StageConfig, source: Source, path: KeyPath
+) -> None:
     transition = stage.transition
     assert transition is not None  # the loader completes it
-    where = (*path, "layers")
-    if stage.layers < previous.layers:
-        raise source.error(where, f"depth cannot shrink: {previous.layers} -> {stage.layers} layers")
-    if stage.layers == previous.layers and transition.operator != "none":
-        raise source.error((*path, "transition", "operator"), f"{transition.operator} needs more layers than {previous.layers}")
-    if stage.layers > previous.layers and transition.operator == "none":
-        raise source.error((*path, "transition", "operator"), "the stage has more layers; name the growth operator")
-    if transition.operator == "stack" and stage.layers % previous.layers:
-        low = stage.layers // previous.layers * previous.layers
+    before, after = previous.layers, stage.layers
+    operator_path = (*path, "transition", "operator")
+    if after < before:
         raise source.error(
-            where,
-            f"stack needs a multiple of {previous.layers} layers; nearest: {low} or {low + previous.layers}",
+            (*path, "layers"),
+            f"depth cannot shrink: {before} -> {after} layers; keep {before} or more",
+        )
+    if after == before and transition.operator != "none":
+        raise source.error(
+            operator_path, f"{transition.operator} needs more layers than {before}; remove the key"
+        )
+    if after > before and transition.operator == "none":
+        raise source.error(
+            operator_path, f"{before} -> {after} layers need a growth operator such as stack"
+        )
+    if transition.operator == "stack" and after % before:
+        low = after // before * before
+        near = f"{low} or {low + before}" if low > before else f"{2 * before}"
+        raise source.error(
+            (*path, "layers"),
+            f"stack needs a multiple of {before} layers, not {after}; nearest: {near}",
         )
     if transition.learning_rate == "continue" and stage.learning_rate != previous.learning_rate:
         raise source.error(
             (*path, "learning_rate"),
-            "a stage that continues the schedule cannot change it; set the keys where it restarts",
+            "a stage that continues the schedule cannot change it; set the keys on the stage that "
+            "starts it, or set transition.learning_rate to restart",
         )
 
 
 def nearest_divisor(number: int, wanted: int) -> int:
-    """The divisor of `number` nearest to `wanted`."""
-    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d))
+    """The divisor of `number` nearest to `wanted`, the smaller of two."""
+    divisors = (divisor for divisor in range(1, number + 1) if number % divisor == 0)
+    return min(divisors, key=lambda divisor: (abs(divisor - wanted), divisor))
+
+
+def nearest_multiple(number: int, wanted: int) -> int:
+    """The multiple of `number`, at least itself, nearest to `wanted`, the smaller of two."""
+    low = max(wanted // number, 1) * number
+    return min((low, low + number), key=lambda multiple: (abs(multiple - wanted), multiple))

@@ -11,10 +11,11 @@ from megagrow.config import overrides as dotted
 from megagrow.config.build import build
 from megagrow.config.checks import check
 from megagrow.config.schema import RunConfig
-from megagrow.config.source import Source, read
+from megagrow.config.source import KeyPath, Source, read
 
 INHERITED = ("parallel", "batch", "learning_rate")
-"""Sections a stage takes from the run, key by key, unless it sets its own."""
+"""Sections a stage takes from the run, key by key, unless it sets its own. A stage that continues
+the learning-rate schedule takes that from the stage before it."""
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -32,56 +33,88 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 def from_source(source: Source) -> RunConfig:
     """A checked `RunConfig` from parsed YAML."""
-    config = build(RunConfig, _complete(source), source)
-    check(config, source)
+    completed = _complete(source)
+    config = build(RunConfig, completed.data, completed)
+    check(config, completed)
     return config
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Plain data (JSON types) that holds every resolved value."""
-    plain = dataclasses.asdict(config)
+    """Plain data (JSON types) that holds every resolved value; loaded again, it is `config`."""
+    plain = _plain(dataclasses.asdict(config))
+    assert isinstance(plain, dict)
     return plain
 
 
-def _complete(source: Source) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _complete(source: Source) -> Source:
     """Fills what depends on other keys: names, inherited sections, transitions."""
     data = dict(source.data)
     name = data.setdefault("name", Path(source.file).stem)
     data.setdefault("output", f"runs/{name}")
+    data.setdefault("parallel", {})
     stages = data.get("stages")
     if not isinstance(stages, list) or not stages:
         raise source.error(("stages",), "expected a list with at least one stage")
-    completed: list[Any] = []
+    completed: list[dict[str, Any]] = []
+    inherited: dict[KeyPath, KeyPath] = {}
     for index, stage in enumerate(stages):
+        path: KeyPath = ("stages", index)
         if not isinstance(stage, dict):
-            raise source.error(("stages", index), f"expected a mapping, got {stage!r}")
-        completed.append(_complete_stage(data, stage, completed[-1] if completed else None, source, index))
+            raise source.error(path, f"expected a mapping, got {stage!r}")
+        previous = completed[-1] if completed else None
+        transition = _transition(stage, previous, source, path)
+        stage = {"name": f"stage{index}", **stage}
+        if transition is not None:
+            stage["transition"] = transition
+        for section in INHERITED:
+            goes_on = section == "learning_rate" and (transition or {}).get(section) == "continue"
+            base = previous if goes_on and previous else data
+            base_path: KeyPath = ("stages", index - 1, section) if goes_on else (section,)
+            inherited |= _inherit(stage, base.get(section), base_path, source, (*path, section))
+        completed.append(stage)
     data["stages"] = completed
-    return data
+    return dataclasses.replace(source, data=data, inherited=inherited)
 
 
-def _complete_stage(
-    data: dict[str, Any], stage: dict[str, Any], previous: Any, source: Source, index: int
-) -> dict[str, Any]:
-    stage = {"name": f"stage{index}", **stage}
-    for section in INHERITED:
-        base, own = data.get(section, {}), stage.get(section, {})
-        if not isinstance(own, dict):
-            raise source.error(("stages", index, section), f"expected a mapping, got {own!r}")
-        if isinstance(base, dict):
-            stage[section] = {**base, **own}
+def _inherit(
+    stage: dict[str, Any], base: Any, base_path: KeyPath, source: Source, path: KeyPath
+) -> dict[KeyPath, KeyPath]:
+    """Fills one section of `stage` from `base`; returns which keys came from where."""
+    section = str(path[-1])
+    own = stage.get(section, {})
+    if not isinstance(own, dict):
+        raise source.error(path, f"expected a mapping, got {own!r}")
+    if not isinstance(base, dict):  # missing, or wrong and refused when the run's own is built
+        return {path: base_path}
+    stage[section] = {**base, **own}
+    inherited: dict[KeyPath, KeyPath] = {
+        (*path, key): (*base_path, key) for key in base if key not in own
+    }
+    return inherited if own else {path: base_path, **inherited}
+
+
+def _transition(
+    stage: dict[str, Any], previous: dict[str, Any] | None, source: Source, path: KeyPath
+) -> dict[str, Any] | None:
+    """The stage's transition with its defaults, which depend on whether the stage grows."""
     own = stage.get("transition")
+    where = (*path, "transition")
     if previous is None:
         if own is not None:
-            raise source.error(("stages", index, "transition"), "the first stage has nothing before it; remove the key")
-        return stage
+            raise source.error(where, "the first stage has nothing before it; remove the key")
+        return None
+    if own is not None and not isinstance(own, dict):
+        raise source.error(where, f"expected a mapping, got {own!r}")
     grows = stage.get("layers") != previous.get("layers")
     defaults = {
         "operator": "stack" if grows else "none",
         "optimizer": "reset" if grows else "copy",
         "learning_rate": "restart" if grows else "continue",
     }
-    if own is not None and not isinstance(own, dict):
-        raise source.error(("stages", index, "transition"), f"expected a mapping, got {own!r}")
-    stage["transition"] = {**defaults, **(own or {})}
-    return stage
+    return {**defaults, **(own or {})}

@@ -20,24 +20,33 @@ def apply(source: Source, overrides: Iterable[str]) -> Source:
     A list item is named by its index or by its `name`. `key=null` resets to the default.
 
     Raises:
-        ConfigError: no `=`, a path through something that is not a mapping or list, or an index
-            out of range. Whether the key exists is checked when the configuration is built.
+        ConfigError: no `=`, an empty key, a path through something that is not a mapping or list,
+            or an index out of range. Whether the key exists is checked when the configuration is
+            built.
     """
     data = copy.deepcopy(source.data)
-    lines = dict(source.lines)
+    lines, known = dict(source.lines), dict(source.overrides)
     for text in overrides:
-        key, separator, raw = text.partition("=")
-        parts = [part for part in key.strip().split(".") if part]
-        if not separator or not parts:
-            raise ConfigError(f"override {text!r}: write key.path=value, for example model.hidden_size=512")
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from None
+        parts, value = _parse(text)
         path = _set(data, parts, value, text)
-        for known in [known for known in lines if known[: len(path)] == path]:
-            del lines[known]
-    return replace(source, data=data, lines=lines)
+        for written in (lines, known):
+            for key in [key for key in written if key[: len(path)] == path]:
+                del written[key]
+        known[path] = text
+    return replace(source, data=data, lines=lines, overrides=known)
+
+
+def _parse(text: str) -> tuple[list[str], Any]:
+    key, separator, raw = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(
+            f"override {text!r}: write key.path=value, for example model.hidden_size=512"
+        )
+    try:
+        return parts, yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from None
 
 
 def _set(data: dict[str, Any], parts: list[str], value: Any, text: str) -> tuple[str | int, ...]:

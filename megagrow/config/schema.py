@@ -23,7 +23,8 @@ class InitConfig:
 
     scheme: Literal["megatron", "gstack"] = "megatron"
     """`megatron`: N(0, std), residual outputs scaled by 1/sqrt(2 layers). `gstack`: the G_stack
-    paper's (arXiv 2405.15319, authors' code): N(0, 2/(5 hidden)), MLP output 1/(sqrt(in) layers)."""
+    paper's (arXiv 2405.15319, authors' code): variance 2/(5 hidden), and for the MLP output a
+    standard deviation of 1/(sqrt(in) layers)."""
 
     std: float = 0.02
     """Standard deviation of the `megatron` scheme; `gstack` derives its own."""
@@ -34,7 +35,8 @@ class ModelConfig:
     """The shape of one model, all but its depth, which belongs to a stage."""
 
     style: Literal["gpt2", "llama"] = "llama"
-    """`gpt2`: LayerNorm, GELU, biases, learned positions. `llama`: RMSNorm, SwiGLU, RoPE, no bias."""
+    """Family. `gpt2`: LayerNorm, GELU, biases, learned positions. `llama`: RMSNorm, SwiGLU, RoPE,
+    no biases."""
 
     hidden_size: int
     """Width of the residual stream."""
@@ -192,8 +194,10 @@ class TransitionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageConfig:
-    """One row of the stage table. `parallel`, `batch` and `learning_rate` are the run's, with the
-    stage's own keys in place."""
+    """One row of the stage table.
+
+    `parallel`, `batch` and `learning_rate` are the run's, with the stage's own keys in place.
+    """
 
     name: str
     """Unique name, used in metrics and reports."""
@@ -220,7 +224,8 @@ class StageConfig:
     """Batch of this stage."""
 
     learning_rate: LearningRateConfig
-    """Schedule of this stage; only a stage that restarts it may set its own keys."""
+    """Schedule of this stage: its own keys where it restarts; a stage that continues has its
+    predecessor's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

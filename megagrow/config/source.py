@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,33 @@ class Source:
     """The file's content."""
 
     lines: Mapping[KeyPath, int]
-    """Line (from 1) of every key; override values have none."""
+    """Line (from 1) of every key of the file; a key that an override has set has none."""
+
+    overrides: Mapping[KeyPath, str] = field(default_factory=dict)
+    """Keys set on the command line, each with the override as it was written."""
+
+    inherited: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    """Keys of a stage that stand elsewhere: where a stage takes a key from -> the key it took."""
 
     def error(self, path: KeyPath, message: str) -> ConfigError:
-        """An error that names file, line and key."""
-        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 0)
-        where = f"{self.file}:{line}" if line else self.file
-        key = ".".join(str(part) for part in path)
+        """An error that names the file, line and key (or the override) to change."""
+        where, written = self._locate(path)
+        key = ".".join(map(str, written))
+        if written != path:
+            key += f" (for {'.'.join(map(str, path[:2]))})"
         return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+    def _locate(self, path: KeyPath) -> tuple[str, KeyPath]:
+        """Where the nearest key at or above `path` was written, and under which name."""
+        for length in range(len(path), 0, -1):
+            known = path[:length]
+            if known in self.overrides:
+                return f"override {self.overrides[known]!r}", path
+            if known in self.lines:
+                return f"{self.file}:{self.lines[known]}", path
+            if known in self.inherited:
+                return self._locate((*self.inherited[known], *path[length:]))
+        return self.file, path
 
 
 def read(path: str | Path) -> Source:
@@ -59,6 +79,8 @@ def read(path: str | Path) -> Source:
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: an alias (`*name`) contains itself; write it out") from None
     finally:
         loader.dispose()
     return Source(file=str(file), data=data, lines=lines)
@@ -83,8 +105,6 @@ def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], fi
 
 
 def _nearest_file(file: Path) -> str:
-    from difflib import get_close_matches
-
     if not file.parent.is_dir():
         return ""
     names = [entry.name for entry in file.parent.iterdir() if entry.suffix in (".yaml", ".yml")]

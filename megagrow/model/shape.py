@@ -75,7 +75,9 @@ def model_shape(model: ModelConfig, num_layers: int) -> ModelShape:
         vocab_size=model.vocab_size,
         padded_vocab_size=round_up(model.vocab_size, model.vocab_padding),
         seq_length=model.seq_length,
-        tie_embeddings=model.style == "gpt2" if model.tie_embeddings is None else model.tie_embeddings,
+        tie_embeddings=model.style == "gpt2"
+        if model.tie_embeddings is None
+        else model.tie_embeddings,
     )
 
 

@@ -1,0 +1,207 @@
+"""Model and optimizer state <-> megatron-core's distributed checkpoint format.
+
+Every tensor is stored whole under a key that holds its global layer number, so a checkpoint loads
+under any TP, PP and DP, and, with a growth plan, into a deeper model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.mapping import ShardedBase, ShardedObject
+from megatron.core.dist_checkpointing.serialization import (
+    get_default_load_sharded_strategy,
+    get_default_save_sharded_strategy,
+)
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
+from megatron.core.dist_checkpointing.strategies.fully_parallel import (
+    FullyParallelLoadStrategyWrapper,
+    FullyParallelSaveStrategyWrapper,
+)
+from megatron.core.optimizer import MegatronOptimizer
+
+from megagrow.growth.plan import GrowthPlan
+
+METADATA = {
+    "distrib_optim_sharding_type": "fully_reshardable",
+    "distrib_optim_fully_reshardable_mem_efficient": False,
+    "singleton_local_shards": True,
+    "chained_optim_avoid_prefix": True,
+}
+"""How megatron-core names and slices tensors; the only format that survives a layout change."""
+
+LAYER = re.compile(r"(?P<before>(?:^|\.)layers\.)(?P<layer>\d+)(?P<after>\.)")
+MOMENTS = ("optimizer.state.exp_avg.", "optimizer.state.exp_avg_sq.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel:
+    """What is saved and loaded."""
+
+    chunks: Sequence[torch.nn.Module]
+    """Model chunks of this rank, without their DistributedDataParallel wrapper."""
+
+    optimizer: MegatronOptimizer
+    """Their optimizer."""
+
+    updates: int
+    """Optimizer steps since its moments were zero."""
+
+
+def save(
+    model: TrainedModel, folder: str | Path, *, asynchronous: bool = False
+) -> AsyncRequest | None:
+    """Writes weights, master weights and moments to an empty folder; call on every rank.
+
+    Returns:
+        With `asynchronous`, the request to schedule on an `AsyncCallsQueue`.
+    """
+    strategy = FullyParallelSaveStrategyWrapper(
+        get_default_save_sharded_strategy(),
+        parallel_state.get_data_parallel_group(with_context_parallel=True),
+    )
+    return dist_checkpointing.save(
+        _state(model, loading=False),
+        str(folder),
+        sharded_strategy=strategy,
+        async_sharded_save=asynchronous,
+    )
+
+
+def load(
+    model: TrainedModel,
+    folder: str | Path,
+    *,
+    growth: GrowthPlan | None = None,
+    moments: Literal["copy", "reset"] = "copy",
+) -> None:
+    """Fills model and optimizer in place from a checkpoint folder; call on every rank.
+
+    Args:
+        model: the target; its `updates` become the optimizer's step count.
+        folder: a checkpoint of the same model, or of the one `growth` starts from.
+        growth: which stored layer each layer reads; None reads the layer of the same number.
+        moments: `reset` leaves Adam's moments zero, whatever the checkpoint holds.
+    """
+    state = _state(model, loading=True)
+    slots = list(_slots(state))
+    if moments == "reset":
+        slots = [slot for slot in slots if not _zero_if_moment(slot)]
+    for copy in _passes(growth):
+        _read([slot for slot in slots if copy(slot.layer)], folder, growth)
+    _set_updates(state["optimizer"], model.updates)
+    for index, chunk in enumerate(model.chunks):
+        chunk.load_state_dict(state[f"model{index}"], strict=True)
+    model.optimizer.load_state_dict(state["optimizer"])
+
+
+def prepare(optimizer: MegatronOptimizer) -> None:
+    """Gives every parameter its (zero) Adam state at once, so that it can be saved, loaded and
+    measured before the first step."""
+    for part in optimizer.chained_optimizers:
+        if getattr(part, "is_stub_optimizer", False):
+            continue
+        part.init_state_fn(part.optimizer, part.config)
+        if isinstance(part.optimizer, torch.optim.Adam | torch.optim.AdamW):
+            for parameter, state in part.optimizer.state.items():
+                # On the device, as the fused AdamW wants it.
+                state.setdefault("step", torch.zeros((), device=parameter.device))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Slot:
+    """One sharded tensor or object inside the nested state."""
+
+    container: dict[Any, Any] | list[Any]
+    key: Any
+    value: ShardedBase
+
+    @property
+    def layer(self) -> int | None:
+        match = LAYER.search(self.value.key)
+        return int(match["layer"]) if match else None
+
+
+def _state(model: TrainedModel, *, loading: bool) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        f"model{index}": chunk.sharded_state_dict(metadata=METADATA)
+        for index, chunk in enumerate(model.chunks)
+    }
+    # The optimizer finds the key and slice of its tensors in the model's state.
+    own = model.optimizer.sharded_state_dict(dict(state), is_loading=loading, metadata=METADATA)
+    state["optimizer"] = own
+    return state
+
+
+def _slots(container: Any) -> Iterator[_Slot]:
+    items = container.items() if isinstance(container, dict) else enumerate(container)
+    for key, value in list(items):
+        if isinstance(value, ShardedBase):
+            yield _Slot(container=container, key=key, value=value)
+        elif isinstance(value, dict | list):
+            yield from _slots(value)
+
+
+def _zero_if_moment(slot: _Slot) -> bool:
+    if not slot.value.key.startswith(MOMENTS):
+        return False
+    slot.container[slot.key] = torch.zeros_like(slot.value.data)
+    return True
+
+
+def _passes(growth: GrowthPlan | None) -> list[Callable[[int | None], bool]]:
+    """Which layers to read in each pass: one load may not name a stored key twice."""
+    if growth is None:
+        return [lambda layer: True]
+    seen: dict[int, int] = {}
+    turn: dict[int | None, int] = {None: 0}
+    for layer in range(len(growth.sources)):
+        source = _source(growth, layer)
+        turn[layer] = seen.get(source, 0)
+        seen[source] = turn[layer] + 1
+    return [lambda layer, n=n: turn[layer] == n for n in range(max(turn.values()) + 1)]
+
+
+def _source(growth: GrowthPlan, layer: int) -> int:
+    ((source, _weight),) = growth.sources[layer]
+    return source
+
+
+def _read(slots: list[_Slot], folder: str | Path, growth: GrowthPlan | None) -> None:
+    wanted = {str(number): _stored(slot, growth) for number, slot in enumerate(slots)}
+    strategy = FullyParallelLoadStrategyWrapper(
+        get_default_load_sharded_strategy(str(folder)),
+        parallel_state.get_data_parallel_group(with_context_parallel=True),
+    )
+    found = dist_checkpointing.load(
+        wanted, str(folder), sharded_strategy=strategy, validate_access_integrity=growth is None
+    )
+    for number, slot in enumerate(slots):
+        slot.container[slot.key] = found[str(number)]
+
+
+def _stored(slot: _Slot, growth: GrowthPlan | None) -> ShardedBase:
+    """The slot's sharded value under the key it was stored with."""
+    layer = slot.layer
+    if growth is None or layer is None:
+        return slot.value
+    key = LAYER.sub(rf"\g<before>{_source(growth, layer)}\g<after>", slot.value.key, count=1)
+    if isinstance(slot.value, ShardedObject):
+        return replace(slot.value, key=key)
+    return replace(slot.value, key=key)  # type: ignore[type-var]
+
+
+def _set_updates(optimizer_state: dict[str, Any], updates: int) -> None:
+    """Sets Adam's step count, which megatron-core keeps in a place that depends on the class."""
+    inner = optimizer_state.get("optimizer", optimizer_state)
+    if "state" in inner:  # FP32Optimizer, Float16OptimizerWithFloat16Params
+        inner["state"]["common_step"] = torch.tensor(float(updates))
+    for group in inner["param_groups"]:
+        if "step" in group:  # DistributedOptimizer, and fused Adam
+            group["step"] = type(group["step"])(updates)

@@ -1,0 +1,1 @@
+"""Tokens on disk: written as Megatron .bin/.idx buckets, read back as training sequences."""

@@ -1,0 +1,178 @@
+"""The difficulty buckets of a run: where they are, what they hold, whether they fit the config."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from megagrow.config.schema import DataConfig
+from megagrow.data.indexed import SCAN_BYTES, IndexSummary, check_tokens, inspect
+from megagrow.data.writer import MANIFEST_FORMAT, MANIFEST_NAME
+from megagrow.errors import DataError
+
+#: megatron-core numbers the documents of a data set with int32.
+MAX_DOCUMENTS = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bucket:
+    """One difficulty bucket: the documents of its parts, in the order they are listed."""
+
+    name: str
+    """Name in the config."""
+
+    parts: tuple[IndexSummary, ...]
+    """Its .bin/.idx pairs."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Paths of its parts."""
+        return tuple(part.prefix for part in self.parts)
+
+    @property
+    def documents(self) -> int:
+        """Documents in it."""
+        return sum(part.documents for part in self.parts)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in it."""
+        return sum(part.tokens for part in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same data at another place; changes with any document's length."""
+        return "-".join(f"{part.digest:08x}{part.dtype}" for part in self.parts)
+
+
+def open_buckets(
+    data: DataConfig, seq_length: int, vocab_size: int, *, check_ids: bool = True
+) -> dict[str, Bucket]:
+    """Finds and checks all buckets of a config, in its order.
+
+    Args:
+        data: Folder and prefixes; a prefix may be written with or without ``.bin`` or ``.idx``.
+        seq_length: Tokens in a training sequence.
+        vocab_size: Number of token ids.
+        check_ids: Look for ids beyond the vocabulary (reads up to 1 GiB of each bucket). One rank
+            is enough.
+
+    Raises:
+        DataError: a bucket is missing, damaged, too small, written with another vocabulary, or not
+            what manifest.json says.
+    """
+    folder = Path(data.path)
+    manifest = _read_manifest(folder, vocab_size)
+    buckets = {}
+    for name, prefixes in data.buckets.items():
+        bucket = _open_bucket(name, _resolve(name, folder, prefixes))
+        _check_size(bucket, seq_length)
+        _check_manifest(bucket, folder, manifest)
+        if check_ids:
+            budget = SCAN_BYTES // len(bucket.parts)
+            for part in bucket.parts:
+                try:
+                    check_tokens(part, vocab_size, scan_bytes=budget)
+                except DataError as error:
+                    raise DataError(f"bucket {name!r}: {error}") from error
+        buckets[name] = bucket
+    return buckets
+
+
+def _resolve(name: str, folder: Path, prefixes: Sequence[str]) -> list[Path]:
+    if not prefixes:
+        raise DataError(f"bucket {name!r} lists no prefix: add one, or remove it from data.buckets")
+    found: list[Path] = []
+    for text in prefixes:
+        # Not Path.with_suffix: prefixes such as `shard.0001` have a dot that is no suffix.
+        prefix = folder / text.removesuffix(".bin").removesuffix(".idx")
+        if not Path(f"{prefix}.idx").exists() and not Path(f"{prefix}.bin").exists():
+            raise DataError(
+                f"bucket {name!r}: neither {prefix}.bin nor {prefix}.idx exists{_nearest(prefix)}"
+            )
+        if prefix in found:
+            raise DataError(
+                f"bucket {name!r} lists {prefix} twice, which would repeat its documents: "
+                "remove one of the two"
+            )
+        found.append(prefix)
+    return found
+
+
+def _nearest(prefix: Path) -> str:
+    folder = prefix.parent
+    if not folder.is_dir():
+        return f": there is no folder {folder}; set data.path to where the data is"
+    there = sorted(path.name.removesuffix(".idx") for path in folder.glob("*.idx"))
+    close = get_close_matches(prefix.name, there, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if there:
+        return f"; {folder} has {', '.join(there[:8])}{' ...' if len(there) > 8 else ''}"
+    return f": {folder} has no .idx file; prepare the data first, or correct data.path"
+
+
+def _open_bucket(name: str, prefixes: Sequence[Path]) -> Bucket:
+    try:
+        parts = tuple(inspect(prefix) for prefix in prefixes)
+    except DataError as error:
+        raise DataError(f"bucket {name!r}: {error}") from error
+    return Bucket(name=name, parts=parts)
+
+
+def _check_size(bucket: Bucket, seq_length: int) -> None:
+    where = ", ".join(bucket.prefixes)
+    if bucket.tokens == 0:
+        raise DataError(
+            f"bucket {bucket.name!r} is empty ({where}): add data to it, or remove it from "
+            "data.buckets and from the mixtures"
+        )
+    if bucket.tokens <= seq_length:
+        raise DataError(
+            f"bucket {bucket.name!r} has {bucket.tokens} tokens ({where}), too few for one "
+            f"sequence of {seq_length} and its last label: add data, or lower model.seq_length"
+        )
+    if bucket.documents > MAX_DOCUMENTS:
+        raise DataError(
+            f"bucket {bucket.name!r} has {bucket.documents} documents, megatron-core counts up to "
+            f"{MAX_DOCUMENTS}: divide it into several buckets"
+        )
+
+
+def _read_manifest(folder: Path, vocab_size: int) -> dict[str, Any]:
+    file = folder / MANIFEST_NAME
+    if not file.exists():
+        return {}
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read: {error}; remove it or prepare again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        return {}  # some other tool's
+    written = manifest.get("vocab_size")
+    if written != vocab_size:
+        raise DataError(
+            f"{file}: the data was written with a vocabulary of {written}, model.vocab_size is "
+            f"{vocab_size}: set it to {written}, or prepare the data with another tokenizer"
+        )
+    return manifest
+
+
+def _check_manifest(bucket: Bucket, folder: Path, manifest: dict[str, Any]) -> None:
+    """Every part that the manifest lists has as many documents and tokens as it says."""
+    listed = {entry.get("prefix"): entry for entry in manifest.get("buckets", {}).values()}
+    for part in bucket.parts:
+        entry = listed.get(os.path.relpath(part.prefix, folder), {})
+        for key, found in (("documents", part.documents), ("tokens", part.tokens)):
+            said = entry.get(key, found)
+            if said != found:
+                raise DataError(
+                    f"bucket {bucket.name!r}: {part.prefix} has {found} {key}, "
+                    f"{folder / MANIFEST_NAME} says {said}: these are not the files it was written "
+                    "for; copy the folder again or prepare it again"
+                )

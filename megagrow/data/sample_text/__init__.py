@@ -1,0 +1,1 @@
+"""Text for the quickstart that needs no download: generated stories and installed documentation."""

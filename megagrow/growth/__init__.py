@@ -1,0 +1,1 @@
+"""Growth: which new layer comes from which old ones, and running that on a live model."""

@@ -1,0 +1,77 @@
+"""Running a global batch through the pipeline, forward or forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.pipeline_parallel import get_forward_backward_func
+
+from megagrow.runtime import device, groups, processes
+
+if TYPE_CHECKING:
+    from megagrow.data.loader import MicroBatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GlobalBatch:
+    """This rank's share of one global batch."""
+
+    data: Sequence[MicroBatch]
+    """The micro-batches in order; empty on pipeline stages that read no data."""
+
+    count: int
+    """How many there are, on every stage."""
+
+    micro_size: int
+    """Sequences in each."""
+
+    seq_length: int
+    """Tokens in a sequence."""
+
+
+def run(
+    chunks: Sequence[DistributedDataParallel], batch: GlobalBatch, *, forward_only: bool
+) -> float:
+    """Mean cross-entropy per token of a global batch, in nats, the same on every rank.
+
+    Unless `forward_only`, the gradients of that mean are added to the chunks' gradient buffers
+    and reduced. Call on every rank.
+    """
+    iterators = [iter(batch.data) if batch.data else repeat(None) for _ in chunks]
+    losses = get_forward_backward_func()(
+        forward_step_func=_forward,
+        data_iterator=iterators if len(chunks) > 1 else iterators[0],
+        model=list(chunks) if len(chunks) > 1 else chunks[0],
+        num_microbatches=batch.count,
+        seq_length=batch.seq_length,
+        micro_batch_size=batch.micro_size,
+        forward_only=forward_only,
+    )
+    total = torch.zeros((), dtype=torch.float32, device=device.device())
+    for entry in losses:  # empty but on the last pipeline stage
+        total += entry["loss"]
+    if processes.world_size() > 1:
+        dist.all_reduce(total)
+    # Every tensor-parallel rank of the last stage holds the same loss.
+    return float(total.item()) / (batch.count * groups.tensor_size() * groups.data_size())
+
+
+def _forward(
+    micro_batches: Iterator[MicroBatch | None], model: torch.nn.Module
+) -> tuple[torch.Tensor, Any]:
+    batch = next(micro_batches)
+    if batch is None:  # a stage in the middle: its input comes from the stage before
+        return model(None, None, None), _mean
+    return model(batch.tokens, batch.position_ids, None, labels=batch.labels), _mean
+
+
+def _mean(losses: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    loss = losses.float().mean()
+    # The schedule divides the returned loss in place: keep a copy.
+    return loss, {"loss": loss.detach().clone()}

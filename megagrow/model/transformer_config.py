@@ -1,0 +1,194 @@
+"""A model shape and a parallel layout -> megatron-core's ``TransformerConfig``.
+
+Only fields that 0.16.1 and 0.19.2 share are set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from megatron.core.models.gpt import gpt_layer_specs
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from megagrow.config.schema import ModelConfig, ParallelConfig
+from megagrow.errors import LayoutError
+from megagrow.model.shape import ModelShape
+from megagrow.runtime import device
+
+Precision = Literal["bf16", "fp32"]
+
+DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+"""The dtype of weights and activations that a precision stands for."""
+
+
+def uses_transformer_engine() -> bool:
+    """Whether layers are Transformer Engine's: it is installed, and there is a GPU for it."""
+    return bool(gpt_layer_specs.HAVE_TE) and device.is_cuda()
+
+
+def transformer_config(
+    shape: ModelShape,
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    precision: Precision,
+    pipeline_layout: Sequence[int] | None = None,
+) -> TransformerConfig:
+    """Describe a model to megatron-core.
+
+    Weights are not initialised by it (``perform_initialization=False``):
+    :func:`megagrow.model.initialisation.initialise` does that, whatever the layout.
+
+    Args:
+        shape: Sizes; its layers must be equal.
+        model: Dropout, norm epsilon and the other numbers that are no sizes.
+        parallel: Tensor, pipeline and virtual pipeline sizes, sequence parallelism, recomputation.
+        precision: ``bf16`` or ``fp32``.
+        pipeline_layout: Layers of each chunk, from input to output; chunk ``v * pipeline + p`` is
+            virtual stage ``v`` of pipeline rank ``p``. None: equal chunks.
+
+    Raises:
+        LayoutError: the sizes do not divide, or the layout does not fit the model.
+    """
+    if len(set(shape.layers)) != 1:
+        raise LayoutError("layers of different shapes cannot be built yet: give all the same.")
+    layer = shape.layers[0]
+    _check_tensor(shape, parallel)
+    dtype = DTYPES[precision]
+    return TransformerConfig(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        num_attention_heads=layer.num_attention_heads,
+        num_query_groups=layer.num_query_groups,
+        kv_channels=layer.kv_channels,
+        ffn_hidden_size=layer.ffn_hidden_size,
+        layernorm_epsilon=model.norm_epsilon,
+        hidden_dropout=model.dropout,
+        attention_dropout=model.dropout,
+        init_method_std=model.init.std,
+        perform_initialization=False,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=precision == "bf16",
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=_virtual(parallel),
+        pipeline_model_parallel_layout=_layout(shape.num_layers, parallel, pipeline_layout),
+        sequence_parallel=parallel.sequence_parallel,
+        deallocate_pipeline_outputs=True,
+        transformer_impl="transformer_engine" if uses_transformer_engine() else "local",
+        # Needs CUDA_DEVICE_MAX_CONNECTIONS=1 and Apex's kernel; without them it is refused.
+        gradient_accumulation_fusion=False,
+        # Its kernel belongs to the attention that scaled_dot_product_attention replaces.
+        masked_softmax_fusion=False,
+        **_style(shape),
+        **_recompute(parallel),
+        **_device_choices(parallel),
+    )
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU in its tanh form: GPT-2's, and what megatron-core's fused bias-GELU computes."""
+    return F.gelu(x, approximate="tanh")
+
+
+def _style(shape: ModelShape) -> dict[str, Any]:
+    if shape.style == "llama":
+        return {
+            "normalization": "RMSNorm",
+            "gated_linear_unit": True,
+            "activation_func": F.silu,
+            # The hook for a module of the spec; here for ours, where the fused one is not used.
+            "use_te_activation_func": not device.is_cuda(),
+            "add_bias_linear": False,
+        }
+    return {
+        "normalization": "LayerNorm",
+        "gated_linear_unit": False,
+        # The fused function insists on the name and computes the tanh form all the same.
+        "activation_func": F.gelu if device.is_cuda() else gelu,
+        "add_bias_linear": True,
+    }
+
+
+def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
+    if parallel.recompute == "none":
+        return {}
+    if parallel.recompute == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
+    return {
+        "recompute_granularity": "full",
+        "recompute_method": "uniform",
+        "recompute_num_layers": 1,
+    }
+
+
+def _device_choices(parallel: ParallelConfig) -> dict[str, Any]:
+    # The fusions are torch.compile'd functions. On a CPU they save little, and compiling takes
+    # longer than a short run.
+    fuse = device.is_cuda()
+    # Interleaved NCCL transfers hide behind computation when they are not batched; gloo has no
+    # streams to hide them in.
+    overlap = device.is_cuda() and _virtual(parallel) is not None
+    return {
+        "bias_dropout_fusion": fuse,
+        "bias_activation_fusion": fuse,
+        "apply_rope_fusion": uses_transformer_engine(),
+        "overlap_p2p_comm": overlap,
+        "batch_p2p_comm": not overlap,
+    }
+
+
+def _virtual(parallel: ParallelConfig) -> int | None:
+    return parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None
+
+
+def _layout(
+    num_layers: int, parallel: ParallelConfig, layers: Sequence[int] | None
+) -> list[list[str]] | None:
+    chunks = parallel.pipeline * parallel.virtual_pipeline
+    if layers is None:
+        if num_layers % chunks:
+            raise LayoutError(
+                f"{num_layers} layers do not divide into {chunks} equal pipeline chunks: "
+                "give the number of layers of each chunk."
+            )
+        return None
+    if len(layers) != chunks:
+        raise LayoutError(
+            f"the pipeline layout {list(layers)} has {len(layers)} chunks, but pipeline="
+            f"{parallel.pipeline} x virtual_pipeline={parallel.virtual_pipeline} = {chunks}."
+        )
+    if sum(layers) != num_layers or min(layers) < 0:
+        raise LayoutError(
+            f"the pipeline layout {list(layers)} holds {sum(layers)} layers; "
+            f"the model has {num_layers}."
+        )
+    if chunks == 1:
+        return None
+    rows = [["decoder"] * count for count in layers]
+    rows[0].insert(0, "embedding")
+    rows[-1].append("loss")
+    return rows
+
+
+def _check_tensor(shape: ModelShape, parallel: ParallelConfig) -> None:
+    layer = shape.layers[0]
+    sizes = {
+        "num_attention_heads": layer.num_attention_heads,
+        "num_query_groups": layer.num_query_groups,
+        "ffn_hidden_size": layer.ffn_hidden_size,
+        "padded_vocab_size": shape.padded_vocab_size,
+    }
+    if parallel.sequence_parallel:
+        if parallel.tensor == 1:
+            raise LayoutError("sequence_parallel needs a tensor parallel size above 1.")
+        sizes["seq_length"] = shape.seq_length
+    for name, size in sizes.items():
+        if size % parallel.tensor:
+            raise LayoutError(
+                f"{name}={size} is not divisible by tensor={parallel.tensor}: "
+                "change either, so that every rank holds an equal part."
+            )

@@ -1,0 +1,63 @@
+"""What a configuration can do but probably does not mean to: warnings, never errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from megagrow.config.quantity import format_tokens
+from megagrow.config.schema import RunConfig
+
+MAX_GROWTH_FACTOR = 4
+"""Largest growth factor that the G_stack paper (arXiv 2405.15319) recommends."""
+
+
+def warnings(config: RunConfig, stage_tokens: Sequence[int]) -> tuple[str, ...]:
+    """Warnings about a run.
+
+    Args:
+        config: the run.
+        stage_tokens: tokens each stage really takes.
+    """
+    return (*_schedule_warnings(config, stage_tokens), *_growth_warnings(config))
+
+
+def _schedule_warnings(config: RunConfig, stage_tokens: Sequence[int]) -> list[str]:
+    """Learning-rate schedules that end before they have taken their shape."""
+    stages = config.stages
+    starts = [
+        index
+        for index, stage in enumerate(stages)
+        if stage.transition is None or stage.transition.learning_rate == "restart"
+    ]
+    found = []
+    for first, end in pairwise([*starts, len(stages)]):
+        rate, name = stages[first].learning_rate, stages[first].name
+        length = sum(stage_tokens[first:end])
+        span = f"the schedule that starts at stage {name!r} lasts {format_tokens(length)} tokens"
+        if rate.warmup >= length:
+            found.append(f"{span}, all of them warmup ({format_tokens(rate.warmup)})")
+        elif rate.decay == "wsd":
+            fall_starts = (rate.horizon or length) - rate.decay_tokens
+            if fall_starts < rate.warmup:
+                fall = format_tokens(rate.decay_tokens)
+                found.append(f"{span}, too few for its warmup and a final fall over {fall}")
+    return found
+
+
+def _growth_warnings(config: RunConfig) -> list[str]:
+    found = []
+    for before, after in pairwise(config.stages):
+        if after.layers == before.layers:
+            continue
+        if before.layers == 1:
+            found.append(
+                f"stage {after.name!r} grows from a single layer, which lost to training from "
+                "scratch in the G_stack paper"
+            )
+        if after.layers > MAX_GROWTH_FACTOR * before.layers:
+            found.append(
+                f"stage {after.name!r} grows {after.layers / before.layers:.3g}-fold; the G_stack "
+                f"paper found 2 to {MAX_GROWTH_FACTOR} best"
+            )
+    return found

@@ -1,0 +1,292 @@
+"""A plan as plain text for the terminal, and as JSON."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from megagrow.plan import text
+from megagrow.plan.hardware import Hardware
+from megagrow.plan.schedule import RunPlan, StagePlan
+
+WIDTH = 100
+"""Columns of the output."""
+
+
+def render(
+    plan: RunPlan,
+    *,
+    hardware: Hardware | None = None,
+    bucket_sizes: Mapping[str, int] | None = None,
+) -> str:
+    """The plan as plain text, at most `WIDTH` columns, made to be copied.
+
+    Args:
+        plan: the run.
+        hardware: adds estimated times.
+        bucket_sizes: training tokens of each bucket; adds epochs.
+
+    Raises:
+        DataError: a bucket the run draws from is empty.
+    """
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False)
+    console.print(_model_table(plan))
+    console.print(_cost_table(plan, hardware))
+    console.print(_layout_table(plan))
+    console.print(_data_table(plan))
+    console.print(_transition_table(plan))
+    assert isinstance(console.file, io.StringIO)
+    lines = [_headline(plan, hardware), *console.file.getvalue().splitlines()]
+    lines += (*_growth_lines(plan), *_bucket_lines(plan, bucket_sizes), *_notes(plan, hardware))
+    wrapped = "\n".join(_wrap(line) for line in lines)
+    return re.sub(r"\n{3,}", "\n\n", wrapped) + "\n"
+
+
+def to_dict(
+    plan: RunPlan,
+    *,
+    hardware: Hardware | None = None,
+    bucket_sizes: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """The plan as JSON types. Arguments and errors as `render`."""
+    result: dict[str, Any] = {
+        "name": plan.name,
+        "world_size": plan.world_size,
+        "world_size_given": plan.world_size_given,
+        "steps": plan.steps,
+        "tokens": plan.tokens,
+        "flops": float(plan.flops),
+        "bucket_tokens": plan.bucket_tokens,
+        "warnings": list(plan.warnings),
+        "stages": [_stage_dict(stage) for stage in plan.stages],
+    }
+    if bucket_sizes is not None:
+        result["epochs"] = plan.epochs(bucket_sizes)
+    if hardware is not None:
+        result["hardware"] = {
+            "name": hardware.name,
+            "devices": hardware.devices,
+            "peak_tflops": hardware.peak_tflops,
+            "source": hardware.source,
+            "assumed_mfu": hardware.mfu,
+            "seconds": hardware.seconds(plan.flops),
+        }
+    return result
+
+
+def _stage_dict(stage: StagePlan) -> dict[str, Any]:
+    parallel, fullest = stage.config.parallel, stage.peak_memory
+    result: dict[str, Any] = {
+        "name": stage.name,
+        "layers": stage.shape.num_layers,
+        "parameters": stage.parameters.total,
+        "non_embedding_parameters": stage.parameters.non_embedding,
+        "steps": stage.steps,
+        "first_step": stage.first_step,
+        "tokens": stage.tokens,
+        "first_token": stage.first_token,
+        "flops": float(stage.flops),
+        "flops_per_token": stage.flops_per_token.total,
+        "global_batch": stage.config.batch.global_size,
+        "micro_batch": stage.config.batch.micro_size,
+        "micro_batches": stage.micro_batches,
+        "tensor": parallel.tensor,
+        "pipeline": parallel.pipeline,
+        "virtual_pipeline": parallel.virtual_pipeline,
+        "data": stage.data_parallel,
+        "layout": list(stage.layout),
+        "imbalance": stage.imbalance,
+        "memory_bytes": [rank.total for rank in stage.memory],
+        "peak_memory": {
+            "pipeline_rank": fullest.pipeline_rank,
+            "weights": fullest.weights,
+            "gradients": fullest.gradients,
+            "optimizer": fullest.optimizer,
+            "activations": fullest.activations,
+            "logits": fullest.logits,
+        },
+        "mixture": stage.config.mixture,
+        "mixture_end": stage.config.mixture_end,
+        "bucket_tokens": stage.bucket_tokens,
+    }
+    transition = stage.config.transition
+    if stage.growth is not None and transition is not None:
+        result["transition"] = {
+            "operator": transition.operator,
+            "optimizer": transition.optimizer,
+            "learning_rate": transition.learning_rate,
+            "sources": [[list(pair) for pair in pairs] for pairs in stage.growth.sources],
+            "bytes": stage.growth_bytes,
+        }
+    if stage.timing is not None:
+        result["timing"] = {
+            "tokens": stage.timing.tokens,
+            "recommended": stage.timing.recommended,
+            "warnings": list(stage.timing.warnings),
+        }
+    return result
+
+
+def _wrap(line: str) -> str:
+    """The line without trailing spaces, at most `WIDTH` columns, continued with an indent."""
+    if len(line) <= WIDTH:
+        return line.rstrip()
+    return textwrap.fill(line, WIDTH, initial_indent="", subsequent_indent="    ")
+
+
+def _headline(plan: RunPlan, hardware: Hardware | None) -> str:
+    world = f"{plan.world_size} process" + ("es" if plan.world_size > 1 else "")
+    if not plan.world_size_given:
+        world += " (the fewest that suit every stage)"
+    parts = [
+        f"{len(plan.stages)} stage" + ("s" if len(plan.stages) > 1 else ""),
+        f"{plan.steps} steps",
+        f"{text.number(plan.tokens)} tokens",
+        f"{text.flops(plan.flops)} FLOPs",
+        world,
+    ]
+    if hardware is not None:
+        parts.append(f"about {text.duration(hardware.seconds(plan.flops))}")
+    return f"{plan.name}: {', '.join(parts)}"
+
+
+def _model_table(plan: RunPlan) -> Table:
+    rows = (
+        (
+            stage.name,
+            str(stage.shape.num_layers),
+            text.number(stage.parameters.total),
+            text.number(stage.parameters.non_embedding),
+            text.number(stage.tokens),
+            str(stage.steps),
+            str(stage.config.batch.global_size),
+            text.number(stage.step_tokens),
+        )
+        for stage in plan.stages
+    )
+    heads = ("layers", "parameters", "non-embedding", "tokens", "steps", "batch", "tokens/step")
+    return _table(heads, rows)
+
+
+def _cost_table(plan: RunPlan, hardware: Hardware | None) -> Table:
+    def row(stage: StagePlan) -> tuple[str, ...]:
+        fullest = stage.peak_memory
+        state = fullest.weights + fullest.gradients + fullest.optimizer
+        return (
+            stage.name,
+            text.flops(stage.flops_per_token.total),
+            text.flops(stage.flops),
+            f"{stage.flops / plan.flops:.1%}",
+            *(() if hardware is None else (text.duration(hardware.seconds(stage.flops)),)),
+            text.memory(fullest.total),
+            text.memory(state),
+            text.memory(fullest.activations + fullest.logits),
+            str(fullest.pipeline_rank),
+        )
+
+    time = () if hardware is None else ("time",)
+    memory = ("memory/rank", "state", "activations", "on rank")
+    return _table(
+        ("FLOPs/token", "FLOPs", "share", *time, *memory), (row(stage) for stage in plan.stages)
+    )
+
+
+def _layout_table(plan: RunPlan) -> Table:
+    rows = (
+        (
+            stage.name,
+            _sizes(stage),
+            f"{stage.micro_batches} x {stage.config.batch.micro_size}",
+            f"{stage.imbalance:.2f}",
+            text.layout(stage.layout),
+        )
+        for stage in plan.stages
+    )
+    heads = ("TP x PP x DP", "micro-batches", "imbalance", "layers per pipeline chunk")
+    return _table(heads, rows, left=(4,))
+
+
+def _sizes(stage: StagePlan) -> str:
+    parallel = stage.config.parallel
+    virtual = f"({parallel.virtual_pipeline})" if parallel.virtual_pipeline > 1 else ""
+    return f"{parallel.tensor} x {parallel.pipeline}{virtual} x {stage.data_parallel}"
+
+
+def _data_table(plan: RunPlan) -> Table:
+    rows = (
+        (stage.name, text.mixture(stage.config.mixture, stage.config.mixture_end))
+        for stage in plan.stages
+    )
+    return _table(("mixture",), rows, left=(1,))
+
+
+def _transition_table(plan: RunPlan) -> Table:
+    def row(stage: StagePlan) -> tuple[str, ...]:
+        transition = stage.config.transition
+        if transition is None or stage.growth is None:
+            start = (stage.name, "new model", "", "new", "start")
+        else:
+            before, after = stage.growth.old_layers, stage.growth.new_layers
+            grown = f"{transition.operator} {before} -> {after}" if stage.grows else "none"
+            copied = stage.grows and stage.growth.is_copy
+            layers = text.layer_map(stage.growth.layer_map) if copied else ""
+            start = (stage.name, grown, layers, transition.optimizer, transition.learning_rate)
+        follows = transition is not None and transition.learning_rate == "continue"
+        return (*start, "" if follows else text.learning_rate(stage.config.learning_rate))
+
+    heads = ("growth", "layers from", "optimizer", "LR", "LR schedule")
+    return _table(heads, (row(stage) for stage in plan.stages), left=(1, 2, 3, 4, 5))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = ()) -> Table:
+    """A table whose first column names the stage; numbers right, columns in `left` left."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for column, head in enumerate(("stage", *heads)):
+        on_left = column == 0 or column in left
+        table.add_column(head, justify="left" if on_left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _growth_lines(plan: RunPlan) -> list[str]:
+    """Growth guidance: when the published formula would grow, and when this run does."""
+    lines = []
+    for stage in plan.stages:
+        if stage.timing is None:
+            continue
+        lines.append(
+            f"growth before {stage.name}: after {text.number(stage.first_token)} tokens; the "
+            f"G_stack guideline says {text.number(stage.timing.recommended)}; fills "
+            f"{text.memory(stage.growth_bytes)} of state"
+        )
+        lines += [f"  warning: guideline out of range: {why}" for why in stage.timing.warnings]
+    return lines
+
+
+def _bucket_lines(plan: RunPlan, sizes: Mapping[str, int] | None) -> list[str]:
+    epochs = None if sizes is None else plan.epochs(sizes)
+    drawn = [
+        f"{name} {text.number(tokens)}"
+        + ("" if epochs is None else f" ({epochs[name]:.3g} epochs)")
+        for name, tokens in plan.bucket_tokens.items()
+    ]
+    return [f"tokens drawn per bucket: {', '.join(drawn)}"]
+
+
+def _notes(plan: RunPlan, hardware: Hardware | None) -> list[str]:
+    lines = ["memory is an estimate for the fullest rank; leave a tenth of the device free on top"]
+    if hardware is not None:
+        lines.append(
+            f"time assumes {hardware.devices} x {hardware.name} at {hardware.mfu:.0%} of "
+            f"{hardware.peak_tflops:g} TFLOP/s ({hardware.source})"
+        )
+    return lines + [f"warning: {warning}" for warning in plan.warnings]

@@ -1,0 +1,309 @@
+"""The run, worked out before it starts: steps, tokens, layout, FLOPs and memory of every stage.
+
+The trainer follows the same plan that `--plan` prints. Pure Python: no torch, no data.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from megagrow.config.schema import RunConfig, StageConfig
+from megagrow.errors import DataError
+from megagrow.growth.plan import GrowthPlan, GrowthTiming, plan_growth, timing
+from megagrow.model.flops import Parameters, TrainFlops, flops_per_token, parameters
+from megagrow.model.memory import RankMemory, rank_memory
+from megagrow.model.shape import ModelShape, model_shape
+from megagrow.pipeline.balance import layout_for, layout_imbalance
+from megagrow.plan import advice, world
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagePlan:
+    """One stage, worked out. Steps, tokens and FLOPs before it are those of the whole run."""
+
+    index: int
+    """Place in the stage table, from 0."""
+
+    config: StageConfig
+    """Its row of the stage table."""
+
+    shape: ModelShape
+    """The model it trains."""
+
+    parameters: Parameters
+    """Weights of that model."""
+
+    layout: tuple[int, ...]
+    """Layers of each pipeline chunk; rank r holds chunks r, r + pipeline, ..."""
+
+    imbalance: float
+    """FLOPs of the heaviest chunk over the mean."""
+
+    data_parallel: int
+    """Data-parallel size."""
+
+    micro_batches: int
+    """Micro-batches of one optimizer step on each model replica."""
+
+    steps: int
+    """Optimizer steps, enough for the stage's tokens."""
+
+    first_step: int
+    """Optimizer steps before the stage: the stage runs steps `range(first_step, end_step)`."""
+
+    first_token: int
+    """Tokens trained on before the stage."""
+
+    first_flops: int
+    """Training FLOPs spent before the stage."""
+
+    flops_per_token: TrainFlops
+    """FLOPs of one token."""
+
+    memory: tuple[RankMemory, ...]
+    """Estimated memory on each pipeline rank."""
+
+    growth: GrowthPlan | None
+    """Where the layers come from (`none` operator: themselves); unset in the first stage."""
+
+    timing: GrowthTiming | None
+    """Guideline for the tokens before this stage; only where the model grows."""
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.config.name
+
+    @property
+    def grows(self) -> bool:
+        """Whether the model is deeper than in the stage before."""
+        return self.growth is not None and self.growth.new_layers > self.growth.old_layers
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one optimizer step."""
+        return self.config.batch.global_size * self.shape.seq_length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on: whole steps, so at least those asked for."""
+        return self.steps * self.step_tokens
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of the stage."""
+        return self.tokens * self.flops_per_token.total
+
+    @property
+    def end_step(self) -> int:
+        """Optimizer steps of the run when the stage is over."""
+        return self.first_step + self.steps
+
+    @property
+    def end_token(self) -> int:
+        """Tokens of the run when the stage is over."""
+        return self.first_token + self.tokens
+
+    @property
+    def end_flops(self) -> int:
+        """Training FLOPs of the run when the stage is over."""
+        return self.first_flops + self.flops
+
+    @property
+    def peak_memory(self) -> RankMemory:
+        """Memory of the fullest rank."""
+        return max(self.memory, key=lambda rank: rank.total)
+
+    @property
+    def growth_bytes(self) -> int:
+        """Bytes of fp32 weights, and moments where they are copied, that growth must fill."""
+        if not self.grows or self.config.transition is None:
+            return 0
+        return self.parameters.total * (12 if self.config.transition.optimizer == "copy" else 4)
+
+    @property
+    def bucket_tokens(self) -> dict[str, float]:
+        """Tokens drawn from each bucket, expected: the mixture's integral over the stage.
+
+        A linear ramp draws the mean of its two ends.
+        """
+        end = self.config.mixture if self.config.mixture_end is None else self.config.mixture_end
+        names = dict.fromkeys((*self.config.mixture, *end))
+        return {
+            name: self.tokens * (self.config.mixture.get(name, 0.0) + end.get(name, 0.0)) / 2
+            for name in names
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """A whole run, worked out."""
+
+    name: str
+    """Name of the run."""
+
+    world_size: int
+    """Processes."""
+
+    world_size_given: bool
+    """Whether that number was asked for, or is the smallest that suits every stage."""
+
+    stages: tuple[StagePlan, ...]
+    """The stages, in order."""
+
+    warnings: tuple[str, ...]
+    """What will run, but probably is not meant."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return self.stages[-1].end_step
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the run."""
+        return self.stages[-1].end_token
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of the run."""
+        return self.stages[-1].end_flops
+
+    @property
+    def bucket_tokens(self) -> dict[str, float]:
+        """Tokens the run draws from each bucket, expected."""
+        total: dict[str, float] = {}
+        for stage in self.stages:
+            for name, tokens in stage.bucket_tokens.items():
+                total[name] = total.get(name, 0.0) + tokens
+        return total
+
+    def stage_at(self, step: int) -> StagePlan:
+        """The stage that runs after `step` optimizer steps; at the end of the run, the last one.
+
+        Raises:
+            ValueError: `step` is negative or beyond the run.
+        """
+        if not 0 <= step <= self.steps:
+            raise ValueError(f"step {step} is not in this run of {self.steps} steps")
+        firsts = [stage.first_step for stage in self.stages]
+        return self.stages[bisect_right(firsts, step) - 1]
+
+    def tokens_at(self, step: int) -> int:
+        """Tokens trained on after `step` optimizer steps. Raises as `stage_at`."""
+        stage = self.stage_at(step)
+        return stage.first_token + (step - stage.first_step) * stage.step_tokens
+
+    def flops_at(self, step: int) -> int:
+        """Training FLOPs spent after `step` optimizer steps. Raises as `stage_at`."""
+        stage = self.stage_at(step)
+        tokens = (step - stage.first_step) * stage.step_tokens
+        return stage.first_flops + tokens * stage.flops_per_token.total
+
+    def epochs(self, bucket_sizes: Mapping[str, int]) -> dict[str, float]:
+        """How often the run goes through each bucket it draws from.
+
+        Args:
+            bucket_sizes: training tokens in each bucket.
+
+        Raises:
+            DataError: a bucket the run draws from is missing or empty.
+        """
+        epochs = {}
+        for name, tokens in self.bucket_tokens.items():
+            size = bucket_sizes.get(name, 0)
+            if tokens and size < 1:
+                raise DataError(
+                    f"bucket {name!r} is empty, and the run draws {tokens:.3g} tokens from it; "
+                    "prepare data for it, or take it out of every mixture"
+                )
+            epochs[name] = tokens / size if size else 0.0
+        return epochs
+
+
+def make_plan(config: RunConfig, world_size: int | None = None) -> RunPlan:
+    """Works a run out.
+
+    Args:
+        config: a checked configuration.
+        world_size: processes the run will have; unset: the fewest that suit every stage.
+
+    Raises:
+        LayoutError: a stage that cannot run on that many processes, or a model that cannot be
+            split as its stage asks; names the stage and the nearest values.
+    """
+    world.check_shapes(config)
+    size = world.smallest_world_size(config) if world_size is None else world_size
+    world.check_world_size(config, size)
+    stages: list[StagePlan] = []
+    for index in range(len(config.stages)):
+        stages.append(_plan_stage(config, index, size, stages[-1] if stages else None))
+    return RunPlan(
+        name=config.name,
+        world_size=size,
+        world_size_given=world_size is not None,
+        stages=tuple(stages),
+        warnings=advice.warnings(config, [stage.tokens for stage in stages]),
+    )
+
+
+def _plan_stage(
+    config: RunConfig, index: int, world_size: int, previous: StagePlan | None
+) -> StagePlan:
+    stage = config.stages[index]
+    parallel, batch = stage.parallel, stage.batch
+    shape = model_shape(config.model, stage.layers)
+    layout = layout_for(shape, parallel)
+    data_parallel = world_size // (parallel.tensor * parallel.pipeline)
+    return StagePlan(
+        index=index,
+        config=stage,
+        shape=shape,
+        parameters=parameters(shape),
+        layout=layout,
+        imbalance=layout_imbalance(shape, layout),
+        data_parallel=data_parallel,
+        micro_batches=batch.global_size // (batch.micro_size * data_parallel),
+        steps=stage_steps(stage, shape.seq_length),
+        first_step=previous.end_step if previous else 0,
+        first_token=previous.end_token if previous else 0,
+        first_flops=previous.end_flops if previous else 0,
+        flops_per_token=flops_per_token(shape),
+        memory=rank_memory(
+            shape,
+            parallel=parallel,
+            batch=batch,
+            layout=layout,
+            data_parallel=data_parallel,
+            precision=config.precision,
+            dropout=config.model.dropout > 0,
+        ),
+        growth=_growth(stage, previous),
+        timing=_timing(config, index, shape),
+    )
+
+
+def stage_steps(stage: StageConfig, seq_length: int) -> int:
+    """Optimizer steps of a stage: its tokens in whole steps, rounded up."""
+    return -(-stage.tokens // (stage.batch.global_size * seq_length))
+
+
+def _growth(stage: StageConfig, previous: StagePlan | None) -> GrowthPlan | None:
+    if previous is None or stage.transition is None:
+        return None
+    return plan_growth(stage.transition.operator, previous.config.layers, stage.layers)
+
+
+def _timing(config: RunConfig, index: int, shape: ModelShape) -> GrowthTiming | None:
+    """The guideline for a growth, with the tokens at the new depth as the target's budget."""
+    stages = config.stages
+    if index == 0 or stages[index].layers == stages[index - 1].layers:
+        return None
+    budget = 0
+    for stage in stages[index:]:
+        if stage.layers != shape.num_layers:
+            break
+        budget += stage_steps(stage, shape.seq_length) * stage.batch.global_size * shape.seq_length
+    return timing(parameters(shape).non_embedding, budget)

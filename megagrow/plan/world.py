@@ -1,0 +1,121 @@
+"""How many processes a run can use: what every stage's layout and batch ask of the world size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from megagrow.config.checks import nearest_divisor, nearest_multiple
+from megagrow.config.schema import RunConfig, StageConfig
+from megagrow.errors import LayoutError
+from megagrow.model.shape import model_shape
+
+
+def world_sizes(config: RunConfig) -> list[int]:
+    """Every number of processes that suits all stages, in order; empty if there is none."""
+    return [
+        size
+        for size in _stage_sizes(config.stages[0])
+        if all(_fault(stage, size) is None for stage in config.stages)
+    ]
+
+
+def smallest_world_size(config: RunConfig) -> int:
+    """The smallest number of processes that suits all stages.
+
+    Raises:
+        LayoutError: no number does; names two stages that cannot meet.
+    """
+    sizes = world_sizes(config)
+    if sizes:
+        return sizes[0]
+    offers = {
+        stage.name: _listed(size for size in _stage_sizes(stage) if _fault(stage, size) is None)
+        for stage in config.stages
+    }
+    listed = "; ".join(f"stage {name!r}: {sizes}" for name, sizes in offers.items())
+    raise LayoutError(
+        "no number of processes suits every stage; change parallel or batch of one of them so that "
+        f"they share one ({listed})"
+    )
+
+
+def check_world_size(config: RunConfig, world_size: int) -> None:
+    """Refuses a number of processes that some stage cannot use.
+
+    Raises:
+        LayoutError: names the first such stage, what does not divide, and the nearest numbers that
+            suit the whole run.
+    """
+    for stage in config.stages:
+        fault = _fault(stage, world_size)
+        if fault is not None:
+            raise LayoutError(f"stage {stage.name!r}: {fault}; {_mend(config, world_size)}")
+
+
+def check_shapes(config: RunConfig) -> None:
+    """Refuses a tensor-parallel size that the derived FFN width cannot be split by.
+
+    Raises:
+        LayoutError: names the stage and the nearest size.
+    """
+    for stage in config.stages:
+        tensor = stage.parallel.tensor
+        for layer in model_shape(config.model, stage.layers).layers:
+            width = layer.ffn_hidden_size
+            if width % tensor:
+                raise LayoutError(
+                    f"stage {stage.name!r}: the FFN width {width} that follows from hidden_size "
+                    f"{config.model.hidden_size} is not divisible by tensor parallel {tensor}; "
+                    f"set model.ffn_hidden_size to {nearest_multiple(tensor, width)}, or tensor to "
+                    f"{nearest_divisor(width, tensor)}"
+                )
+
+
+def _stage_sizes(stage: StageConfig) -> list[int]:
+    """World sizes at which the stage's data-parallel size divides its micro-batches."""
+    shares = stage.batch.global_size // stage.batch.micro_size
+    model = stage.parallel.tensor * stage.parallel.pipeline
+    return [model * replicas for replicas in range(1, shares + 1) if shares % replicas == 0]
+
+
+def _fault(stage: StageConfig, world_size: int) -> str | None:
+    """Why the stage cannot run on `world_size` processes, if so."""
+    parallel, batch = stage.parallel, stage.batch
+    model = parallel.tensor * parallel.pipeline
+    if world_size < 1 or world_size % model:
+        return (
+            f"{world_size} processes are no multiple of tensor {parallel.tensor} x pipeline "
+            f"{parallel.pipeline} = {model}"
+        )
+    replicas = world_size // model
+    share = batch.micro_size * replicas
+    if batch.global_size % share:
+        return (
+            f"global_size {batch.global_size} is no multiple of micro_size {batch.micro_size} x "
+            f"data parallel {replicas} = {share} (nearest: "
+            f"{nearest_multiple(share, batch.global_size)})"
+        )
+    micro_batches = batch.global_size // share
+    if parallel.virtual_pipeline > 1 and micro_batches % parallel.pipeline:
+        group = share * parallel.pipeline
+        return (
+            f"the interleaved schedule needs micro-batches divisible by pipeline "
+            f"{parallel.pipeline}, and data parallel {replicas} leaves {micro_batches} (nearest "
+            f"global_size: {nearest_multiple(group, batch.global_size)})"
+        )
+    return None
+
+
+def _mend(config: RunConfig, world_size: int) -> str:
+    sizes = world_sizes(config)
+    below = [size for size in sizes if size < world_size][-1:]
+    above = [size for size in sizes if size > world_size][:1]
+    if not sizes:
+        return "no number of processes suits every stage"
+    return f"start {' or '.join(map(str, below + above))} processes, which suit every stage"
+
+
+def _listed(sizes: Iterable[int], most: int = 6) -> str:
+    known = list(sizes)
+    text = ", ".join(map(str, known[:most])) or "none"
+    return f"{text}, ..." if len(known) > most else text

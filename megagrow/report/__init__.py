@@ -1,0 +1,1 @@
+"""Reading a run back: curves, plots, tables and the HTML report."""

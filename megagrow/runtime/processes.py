@@ -1,0 +1,181 @@
+"""The processes of a run: start and end of the process group, ranks, small collectives.
+
+Ranks come from torchrun (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``,
+``MASTER_PORT``), or from srun (``SLURM_PROCID``, ``SLURM_NTASKS``, ``SLURM_LOCALID``) when
+``MASTER_ADDR`` is set. A plain ``python`` process is a world of one and needs neither port
+nor network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+from megagrow.errors import LayoutError
+from megagrow.runtime import compat, cpu, device
+
+T = TypeVar("T")
+
+#: Seconds that a collective may wait for a peer before the run ends with an error.
+DEFAULT_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where this process stands among those of the run."""
+
+    rank: int
+    """Number of this process in the run, from 0."""
+    world_size: int
+    """Number of processes of the run."""
+    local_rank: int
+    """Number of this process on its machine, from 0; the index of its GPU."""
+
+
+def place_from_environment(environ: Mapping[str, str]) -> Place:
+    """Read this process's place from the variables of torchrun or srun.
+
+    Without either, the place is the only one of a world of one.
+
+    Raises:
+        LayoutError: a variable is missing, is not a number, or the rank is out of range.
+    """
+    if "RANK" in environ or "WORLD_SIZE" in environ:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif "MASTER_ADDR" in environ and "SLURM_PROCID" in environ:
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+    else:
+        return Place(rank=0, world_size=1, local_rank=0)
+    rank, world_size, local_rank = (_number(environ, name, names) for name in names)
+    if not 0 <= rank < world_size:
+        raise LayoutError(
+            f"{names[0]}={rank} is not below {names[1]}={world_size}: "
+            "start all processes of a run with one torchrun or srun command."
+        )
+    if world_size > 1:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if name not in environ:
+                raise LayoutError(
+                    f"{names[1]}={world_size} but {name} is not set: start with torchrun, "
+                    "or export MASTER_ADDR (first node) and MASTER_PORT (a free port)."
+                )
+    return Place(rank=rank, world_size=world_size, local_rank=local_rank)
+
+
+def _number(environ: Mapping[str, str], name: str, names: tuple[str, ...]) -> int:
+    text = environ.get(name)
+    if text is None and name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        return 0
+    if text is None or not text.isdecimal():
+        shown = "not set" if text is None else f"{text!r}, not a number"
+        raise LayoutError(
+            f"{name} is {shown}: set {', '.join(names)} together, as torchrun and srun do, "
+            "or none of them for a single process."
+        )
+    return int(text)
+
+
+def start(timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+    """Join the process group of the run: NCCL with CUDA, gloo without.
+
+    Sets this process's device, and installs the CPU stand-in and the megatron-core fixes.
+
+    Args:
+        timeout_s: Seconds that a collective waits for a peer. A peer that dies ends the others
+            with an error after that time at the latest (gloo: at once).
+
+    Returns:
+        True if this call created the group, so that who started also stops; False if there
+        was one.
+
+    Raises:
+        LayoutError: the environment does not say consistently who this process is.
+    """
+    cpu.install()
+    compat.install()
+    if dist.is_initialized():
+        return False
+    place = place_from_environment(os.environ)
+    timeout = timedelta(seconds=timeout_s)
+    if device.is_cuda():
+        _choose_gpu(place.local_rank)
+    if place.world_size == 1:
+        dist.init_process_group(
+            device.backend(), store=HashStore(), rank=0, world_size=1, timeout=timeout
+        )
+    else:
+        dist.init_process_group(
+            device.backend(), rank=place.rank, world_size=place.world_size, timeout=timeout
+        )
+    return True
+
+
+def _choose_gpu(local_rank: int) -> None:
+    count = torch.cuda.device_count()
+    # With one visible GPU a process (srun --gpus-per-task=1), every process has its own GPU 0.
+    index = 0 if count == 1 else local_rank
+    if index >= count:
+        raise LayoutError(
+            f"local rank {local_rank} has no GPU: this machine shows {count}. "
+            f"Start at most {count} processes on it (--nproc-per-node {count})."
+        )
+    torch.cuda.set_device(index)
+
+
+def stop() -> None:
+    """Leave the process group and end the helper processes that checkpoint saving started.
+
+    Safe to call twice, and after an error: it waits for no peer.
+    """
+    from megagrow.runtime import groups
+
+    groups.tear_down()
+    compat.stop_checkpoint_helpers()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process in the run; 0 before :func:`start`."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes of the run; 1 before :func:`start`."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0, which writes what is written once."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every process of the run is here."""
+    if world_size() > 1:
+        dist.barrier(device_ids=[torch.cuda.current_device()] if device.is_cuda() else None)
+
+
+def broadcast_object(obj: T, source: int = 0) -> T:
+    """Give every process the ``obj`` of rank ``source`` (pickled: only between our processes)."""
+    if world_size() == 1:
+        return obj
+    box: list[T] = [obj]
+    dist.broadcast_object_list(box, src=source, device=device.device())
+    return box[0]
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether ``flag`` is true on at least one process; the same answer on all of them."""
+    if world_size() == 1:
+        return flag
+    told = torch.tensor([int(flag)], dtype=torch.int32, device=device.device())
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told.item())

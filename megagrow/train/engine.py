@@ -1,0 +1,67 @@
+"""A model that trains: chunks, optimizer and parallel groups of one stage."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+
+import torch
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megagrow.checkpoint import sharded
+from megagrow.checkpoint.sharded import TrainedModel
+from megagrow.config import RunConfig
+from megagrow.model.build import build_model, build_optimizer, wrap_ddp
+from megagrow.model.initialisation import initialise
+from megagrow.plan.schedule import StagePlan
+from megagrow.runtime import groups, seeds
+
+
+class Engine:
+    """The live model. Holds all tensors of a run: there is one at a time."""
+
+    def __init__(
+        self, chunks: Sequence[DistributedDataParallel], optimizer: MegatronOptimizer
+    ) -> None:
+        self.chunks = chunks
+        """Model chunks of this rank, one unless the pipeline is interleaved."""
+        self.optimizer = optimizer
+        """Their optimizer."""
+
+    def trained(self, updates: int) -> TrainedModel:
+        """What a checkpoint or a growth takes from it, after `updates` optimizer steps."""
+        modules = [chunk.module for chunk in self.chunks]
+        return TrainedModel(chunks=modules, optimizer=self.optimizer, updates=updates)
+
+    def release(self) -> None:
+        """Frees the model and tears its parallel groups down, so that another can be built."""
+        del self.chunks, self.optimizer
+        gc.collect()
+        torch.cuda.empty_cache()
+        groups.tear_down()
+
+
+def build_engine(config: RunConfig, stage: StagePlan, *, initialised: bool) -> Engine:
+    """Sets the parallel groups of `stage` up and builds its model and optimizer.
+
+    Args:
+        config: the run.
+        stage: the stage whose depth and layout count.
+        initialised: draw the initial weights; False where they are read from elsewhere at once.
+    """
+    parallel = config.stages[stage.index].parallel
+    virtual = parallel.virtual_pipeline
+    groups.set_up(
+        tensor=parallel.tensor,
+        pipeline=parallel.pipeline,
+        virtual=virtual if virtual > 1 else None,
+    )
+    seeds.seed_step(config.seed, 0)
+    models = build_model(stage.shape, config.model, parallel, config.precision, stage.layout)
+    if initialised:
+        initialise(models, stage.shape, config.model.init, config.seed)
+    chunks = wrap_ddp(models, parallel)
+    optimizer = build_optimizer(chunks, config.optimizer, parallel, config.precision)
+    sharded.prepare(optimizer)
+    return Engine(chunks, optimizer)

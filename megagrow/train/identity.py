@@ -1,0 +1,71 @@
+"""Whether a checkpoint belongs to a configuration: what may change between two starts of a run.
+
+Free to change: names and folders, the parallel layout and micro batch, evaluation, logging,
+checkpointing and limits, and the stages that have not begun. Everything else decides the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from megagrow.errors import CheckpointError
+
+RUN_KEYS = ("seed", "precision", "model", "optimizer")
+DATA_KEYS = ("buckets", "validation_fraction")
+STAGE_KEYS = ("layers", "tokens", "mixture", "mixture_end", "transition", "learning_rate")
+
+
+def check_identity(
+    saved: Mapping[str, Any], current: Mapping[str, Any], stage: int, where: str
+) -> None:
+    """Raises CheckpointError if the checkpoint at `where` is of another run.
+
+    Args:
+        saved: the configuration in the checkpoint, as plain data.
+        current: the configuration of this start, as plain data.
+        stage: index of the stage the checkpoint lies in.
+        where: the checkpoint, for the message.
+    """
+    found = list(_differences(_identity(saved, stage), _identity(current, stage), ""))
+    if found:
+        listed = "\n  ".join(found[:8] + (["..."] if len(found) > 8 else []))
+        raise CheckpointError(
+            f"{where} is of another configuration:\n  {listed}\n"
+            "Set these back, or give the run a new name or output folder to start afresh."
+        )
+
+
+def _identity(config: Mapping[str, Any], stage: int) -> dict[str, Any]:
+    """The part of a configuration that decides the losses up to the end of `stage`."""
+    stages = config["stages"][: stage + 1]
+    return {
+        **{key: config[key] for key in RUN_KEYS},
+        "data": {key: config["data"][key] for key in DATA_KEYS},
+        "stages": [
+            {
+                **{key: entry[key] for key in STAGE_KEYS},
+                "batch": {"global_size": entry["batch"]["global_size"]},
+            }
+            for entry in stages
+        ],
+    }
+
+
+def _differences(saved: Any, current: Any, path: str) -> Iterator[str]:
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        for key in sorted({*saved, *current}):
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in saved or key not in current:
+                yield f"{inner}: {saved.get(key, 'absent')} -> {current.get(key, 'absent')}"
+            else:
+                yield from _differences(saved[key], current[key], inner)
+    elif _is_list(saved) and _is_list(current) and len(saved) == len(current):
+        for index, (old, new) in enumerate(zip(saved, current, strict=True)):
+            yield from _differences(old, new, f"{path}.{index}")
+    elif saved != current:
+        yield f"{path}: {saved} in the checkpoint, {current} now"
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)

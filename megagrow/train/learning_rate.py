@@ -1,0 +1,86 @@
+"""The learning rate at every point of a run, as a pure function of the stage table.
+
+A schedule is a run of stages: it begins where a stage restarts it and ends where the next one
+does. Inside it the rate depends only on the tokens since its beginning, so batch size, layout and
+resumption do not change it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from megagrow.config.schema import LearningRateConfig, StageConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """One learning-rate schedule."""
+
+    config: LearningRateConfig
+    """Its shape."""
+
+    start: int
+    """Tokens of the run before it begins."""
+
+    horizon: int
+    """Tokens after `start` at which the minimum is reached."""
+
+    def at(self, tokens: int) -> float:
+        """Learning rate for the optimizer step that begins after `tokens` tokens of the run.
+
+        The first step of a warmup is not wasted on a rate of zero by the caller: it asks for the
+        middle of the step (see `LearningRates.at`).
+        """
+        config = self.config
+        minimum = config.peak / 10 if config.minimum is None else config.minimum
+        position = tokens - self.start
+        if position < config.warmup:
+            return config.peak * position / config.warmup
+        if config.decay == "constant":
+            return config.peak
+        begin = self.horizon - config.decay_tokens if config.decay == "wsd" else config.warmup
+        begin = max(begin, config.warmup)
+        if position <= begin:
+            return config.peak
+        if position >= self.horizon:
+            return minimum
+        progress = (position - begin) / (self.horizon - begin)
+        if config.decay == "cosine":
+            return minimum + (config.peak - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return config.peak + (minimum - config.peak) * progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearningRates:
+    """The schedules of a run, one per stage (a continuing stage shares its predecessor's)."""
+
+    schedules: tuple[Schedule, ...]
+    """Schedule of each stage."""
+
+    def at(self, stage: int, tokens: int, step_tokens: int) -> float:
+        """Learning rate of the optimizer step of `stage` that takes the run from `tokens` to
+        `tokens + step_tokens`: the schedule's value in the middle of the step."""
+        return self.schedules[stage].at(tokens + step_tokens // 2)
+
+
+def learning_rates(stages: Sequence[StageConfig], stage_tokens: Sequence[int]) -> LearningRates:
+    """Joins the stages of a run into schedules.
+
+    Args:
+        stages: the stage table.
+        stage_tokens: tokens each stage really takes (whole optimizer steps).
+    """
+    starts = [sum(stage_tokens[:index]) for index in range(len(stages) + 1)]
+    first = [
+        index
+        for index, stage in enumerate(stages)
+        if stage.transition is None or stage.transition.learning_rate == "restart"
+    ]
+    schedules: list[Schedule] = []
+    for begin, end in zip(first, [*first[1:], len(stages)], strict=True):
+        config = stages[begin].learning_rate
+        horizon = config.horizon or starts[end] - starts[begin]
+        schedules += [Schedule(config=config, start=starts[begin], horizon=horizon)] * (end - begin)
+    return LearningRates(schedules=tuple(schedules))

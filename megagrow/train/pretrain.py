@@ -1,0 +1,192 @@
+"""A whole run: open, resume or begin, train, end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from megagrow.checkpoint import sharded
+from megagrow.checkpoint.store import read_state
+from megagrow.checkpoint.writer import CheckpointWriter, Saved
+from megagrow.config import RunConfig
+from megagrow.curriculum import initial_state
+from megagrow.errors import CheckpointError, MegagrowError
+from megagrow.growth import through_checkpoint
+from megagrow.plan.schedule import RunPlan, make_plan
+from megagrow.runtime import device, processes
+from megagrow.train.data import open_data
+from megagrow.train.engine import Engine, build_engine
+from megagrow.train.identity import check_identity
+from megagrow.train.learning_rate import learning_rates
+from megagrow.train.loop import EndReason, train
+from megagrow.train.metrics import MetricsWriter
+from megagrow.train.progress import ProgressLine
+from megagrow.train.run import (
+    Run,
+    plain_config,
+    store_of,
+    versions,
+    write_config,
+    write_status,
+)
+from megagrow.train.state import TrainState
+from megagrow.train.stop import EXIT_REQUEUE, StopWatch
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(config: RunConfig, *, resume: str = "auto") -> int:
+    """Runs a configuration on the processes that are up; call on every rank.
+
+    Args:
+        config: the run.
+        resume: `auto` goes on from the newest checkpoint if there is one; `never` begins anew and
+            refuses a folder that holds checkpoints; else the folder of a checkpoint.
+
+    Returns:
+        Exit code: 0 when complete, 75 when stopped early with everything saved.
+
+    Raises:
+        MegagrowError: anything a user can mend.
+    """
+    begun = time.monotonic()
+    folder = Path(config.output)
+    try:
+        plan = make_plan(config, processes.world_size())
+        checkpoint = find_checkpoint(config, resume)
+        with StopWatch(config.limits.wall_time) as watch:
+            run = _open(config, plan)
+            write_status(folder, "running", world_size=processes.world_size())
+            engine, state = _begin(run, checkpoint)
+            state, reason = train(run, engine, state, watch)
+            _end(run, state, reason, time.monotonic() - begun)
+    except MegagrowError as error:
+        write_status(folder, "failed", error=str(error), exit_code=2)
+        raise
+    return 0 if reason == "completed" else EXIT_REQUEUE
+
+
+def find_checkpoint(config: RunConfig, resume: str) -> Path | None:
+    """The checkpoint to begin from, the same on every rank.
+
+    Raises:
+        CheckpointError: `resume` asks for what is not there, or would overwrite a run.
+    """
+    store = store_of(config)
+    if resume == "never":
+        if store.complete():
+            raise CheckpointError(
+                f"{store.folder} holds checkpoints; --resume never would overwrite that run. Use "
+                "--resume auto, another name, or delete the folder."
+            )
+        return None
+    found = store.latest() if resume == "auto" else Path(resume)
+    return processes.broadcast_object(found)
+
+
+def _open(config: RunConfig, plan: RunPlan) -> Run:
+    data = open_data(config, plan)
+    main = processes.is_main()
+    if main:
+        write_config(config)
+    metrics = MetricsWriter(
+        config.output,
+        tensorboard=config.logging.tensorboard,
+        wandb_project=config.logging.wandb_project,
+        enabled=main,
+    )
+    run = Run(
+        config=config,
+        plan=plan,
+        rates=learning_rates(config.stages, [stage.tokens for stage in plan.stages]),
+        data=data,
+        metrics=metrics,
+        progress=ProgressLine(enabled=main),
+        checkpoints=CheckpointWriter(
+            store_of(config),
+            asynchronous=config.checkpoint.asynchronous,
+            on_saved=lambda saved: _record_checkpoint(metrics, plan, saved),
+        ),
+        peak_tflops=device.peak_tflops(config.precision)[0],
+    )
+    if main:
+        through_checkpoint.clean(run.scratch)
+    return run
+
+
+def _begin(run: Run, checkpoint: Path | None) -> tuple[Engine, TrainState]:
+    """The live model and where it stands: the initial weights, or those of a checkpoint."""
+    fresh = TrainState(
+        step=0, stage=0, updates=0, skipped=0, sampler=initial_state(run.config.data.buckets)
+    )
+    state = fresh if checkpoint is None else _saved_state(run, checkpoint)
+    _record_run(run, state)
+    engine = build_engine(run.config, run.stage(state), initialised=checkpoint is None)
+    if checkpoint is not None:
+        sharded.load(engine.trained(state.updates), checkpoint)
+        run.record("resume", state, path=str(checkpoint))
+        run.progress.note(f"resumed {checkpoint} at step {state.step}")
+    return engine, state
+
+
+def _saved_state(run: Run, checkpoint: Path) -> TrainState:
+    document = read_state(checkpoint)
+    try:
+        state = TrainState.from_dict(document["train"], str(checkpoint))
+        saved_config, saved_data = document["config"], document["data"]
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint}: state.json lacks {error}") from None
+    current = plain_config(run.config)
+    check_identity(saved_config, current, state.stage, str(checkpoint))
+    changed = [
+        name
+        for name, fingerprint in saved_data.items()
+        if run.data.fingerprints.get(name) != fingerprint
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint}: the data of {', '.join(changed)} is not what the run began with, so "
+            "its position in it means nothing. Put the old files back, or begin a new run."
+        )
+    return state
+
+
+def _end(run: Run, state: TrainState, reason: EndReason, seconds: float) -> None:
+    run.checkpoints.close()
+    run.record("end", state, reason=reason, seconds=seconds)
+    run.progress.close()
+    run.metrics.close()
+    code = 0 if reason == "completed" else EXIT_REQUEUE
+    write_status(run.folder, reason, step=state.step, exit_code=code)
+
+
+def _record_run(run: Run, state: TrainState) -> None:
+    peak_tflops, peak_source = device.peak_tflops(run.config.precision)
+    run.record(
+        "run",
+        state,
+        config=plain_config(run.config),
+        world_size=processes.world_size(),
+        device=device.name(),
+        versions=versions(),
+        total_tokens=run.plan.tokens,
+        total_steps=run.plan.steps,
+        total_flops=float(run.plan.flops),
+        peak_tflops=peak_tflops,
+        peak_source=peak_source,
+        epochs=dict(run.data.epochs),
+    )
+
+
+def _record_checkpoint(metrics: MetricsWriter, plan: RunPlan, saved: Saved) -> None:
+    metrics.write(
+        "checkpoint",
+        step=saved.step,
+        stage=plan.stages[saved.state["train"]["stage"]].name,
+        tokens=plan.tokens_at(saved.step),
+        flops=float(plan.flops_at(saved.step)),
+        path=str(saved.path),
+        seconds=saved.seconds,
+        blocking=saved.blocking,
+    )

@@ -1,0 +1,71 @@
+"""One optimizer step of a model under any layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megagrow.model import forward_backward
+from megagrow.model.forward_backward import GlobalBatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What one optimizer step did."""
+
+    loss: float
+    """Mean cross-entropy per token of the global batch, in nats."""
+
+    grad_norm: float
+    """Global gradient norm before clipping; NaN if the loss was not finite."""
+
+    updated: bool
+    """Whether the weights changed; False if loss or gradient was not finite."""
+
+
+def train_step(
+    chunks: Sequence[DistributedDataParallel],
+    optimizer: MegatronOptimizer,
+    batch: GlobalBatch,
+    *,
+    learning_rate: float,
+) -> StepResult:
+    """Forward, backward, gradient reduction and update; call on every rank.
+
+    A loss or gradient norm that is not finite leaves weights and moments untouched everywhere.
+
+    Args:
+        chunks: model chunks of this rank.
+        optimizer: their optimizer.
+        batch: this rank's share of the global batch.
+        learning_rate: rate of this update.
+    """
+    for chunk in chunks:
+        chunk.zero_grad_buffer()
+    optimizer.zero_grad()
+    loss = forward_backward.run(chunks, batch, forward_only=False)
+    if not math.isfinite(loss):
+        return StepResult(loss=loss, grad_norm=math.nan, updated=False)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    grad_norm = _prepare_gradients(optimizer)
+    updated = math.isfinite(grad_norm)
+    if updated:
+        optimizer.step_with_ready_grads()
+    return StepResult(loss=loss, grad_norm=grad_norm, updated=updated)
+
+
+def _prepare_gradients(optimizer: MegatronOptimizer) -> float:
+    """Readies the gradients and clips them; the norm before clipping.
+
+    The first half of `MegatronOptimizer.step`, so that a bad gradient can be refused before the
+    second. Without experts there is one optimizer in the chain.
+    """
+    optimizer.prepare_grads()
+    (part,) = optimizer.chained_optimizers
+    clip = part.config.clip_grad
+    return float(part.clip_grad_norm(clip) if clip > 0 else part.get_grad_norm())

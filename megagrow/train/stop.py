@@ -1,0 +1,51 @@
+"""Why a run should stop before its end: a signal, or the wall-clock budget."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import Any, Literal
+
+from megagrow.runtime import processes
+
+StopReason = Literal["preempted", "wall_time"]
+
+EXIT_REQUEUE = 75
+"""Exit code of a run that saved and can be started again (sysexits.h EX_TEMPFAIL)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class StopWatch:
+    """Collects requests to stop; use as a context manager around training.
+
+    SIGTERM (Slurm, torchrun), SIGUSR1 (Slurm's `--signal`) and the first SIGINT ask for a save at
+    the next step boundary; a second SIGINT interrupts at once.
+    """
+
+    def __init__(self, wall_time: float | None) -> None:
+        self._deadline = None if wall_time is None else time.monotonic() + wall_time
+        self._signalled = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopWatch:
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._signalled:
+            raise KeyboardInterrupt
+        self._signalled = True
+
+    def reason(self) -> StopReason | None:
+        """Whether to stop now, and why; the same answer on every rank, which all must ask."""
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        if not processes.any_rank(self._signalled or late):
+            return None
+        return "preempted" if processes.any_rank(self._signalled) else "wall_time"

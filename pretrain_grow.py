@@ -1,0 +1,85 @@
+"""Trains a language model that grows while it trains, from one YAML file.
+
+    python pretrain_grow.py CONFIG.yaml --plan          what the run will do and cost; no GPU, no data
+    torchrun --nproc-per-node 8 pretrain_grow.py CONFIG.yaml [key.path=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from megagrow.config import RunConfig, load
+from megagrow.errors import MegagrowError
+
+EPILOG = """\
+exit codes: 0 complete; 2 an error you can mend; 75 stopped early (signal or wall time) with
+everything saved: start the same command again to go on. Under torchrun the code of a worker is
+torchrun's to report; RUN/status.json says the same.
+"""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="the run's YAML file, for example examples/quickstart.yaml")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key.path=value",
+        help="changes to the file: stages.0.tokens=1M, model.hidden_size=512",
+    )
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|FOLDER",
+        help="auto (default): go on from the run's newest checkpoint if it has one; never: begin "
+        "anew, refused where checkpoints are; FOLDER: that checkpoint",
+    )
+    parser.add_argument("--plan", action="store_true", help="print the plan and exit")
+    parser.add_argument(
+        "--world-size", type=int, metavar="N", help="processes to plan for (default: the fewest)"
+    )
+    parser.add_argument(
+        "--hardware", metavar="GPU:N", help="estimate the time on N of these, such as H100:64"
+    )
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Plans or trains; returns the exit code."""
+    arguments = parse()
+    try:
+        config = load(arguments.config, arguments.overrides)
+        return plan(config, arguments) if arguments.plan else pretrain(config, arguments.resume)
+    except MegagrowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def plan(config: RunConfig, arguments: argparse.Namespace) -> int:
+    """Prints what the run will do."""
+    from megagrow.plan.command import print_plan
+
+    print_plan(config, arguments.world_size, hardware=arguments.hardware, as_json=arguments.json)
+    return 0
+
+
+def pretrain(config: RunConfig, resume: str) -> int:
+    """Joins the processes of the run and trains."""
+    from megagrow.runtime import logging, processes
+    from megagrow.train.pretrain import pretrain as train
+
+    logging.configure()
+    processes.start()
+    try:
+        return train(config, resume=resume)
+    finally:
+        processes.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

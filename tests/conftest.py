@@ -1,0 +1,29 @@
+"""Fixtures for all rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.distributed import World
+
+
+def _world(size: int) -> Iterator[World]:
+    world = World(size)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+@pytest.fixture(scope="session")
+def world2() -> Iterator[World]:
+    """Two gloo processes for the whole session; they start at the first ``run``."""
+    yield from _world(2)
+
+
+@pytest.fixture(scope="session")
+def world4() -> Iterator[World]:
+    """Four gloo processes for the whole session; they start at the first ``run``."""
+    yield from _world(4)
