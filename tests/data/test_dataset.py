@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,16 @@ def test_validation_and_training_share_no_document_and_miss_none(
     assert set(other._indices) != set(held_out._indices)
 
 
-def test_held_out_documents_change_the_cached_epoch(bucket: Bucket, tmp_path: Path) -> None:
-    whole = epoch_of(dataset(bucket, tmp_path), 0)
-    less = dataset(bucket, tmp_path, validation_fraction=0.2)
-    assert set(epoch_of(less, 0).ravel()) < set(whole.ravel()) | set(range(bucket.tokens))
-    assert len(less) < len(whole)
+def test_other_data_under_the_same_name_gets_other_index_files(tmp_path: Path) -> None:
+    """As many documents and tokens as before, so that only their lengths tell them apart."""
+    for lengths in ([5, 30, 10, 20], [30, 5, 20, 10]):
+        write(tmp_path / "s", counting(lengths))
+        rows = epoch_of(dataset(bucket_of(tmp_path, "s", seq_length=SEQ), tmp_path), 0)
+        ends = np.cumsum(lengths) - 1
+        steps = np.diff(rows, axis=1)
+        broken = rows[:, :-1][steps != 1]
+        assert set(broken) <= set(ends)
+        assert len({*rows[:, :-1].ravel()}) == rows[:, :-1].size
 
 
 def test_too_little_to_validate_says_what_to_raise(tmp_path: Path) -> None:
@@ -193,7 +199,15 @@ def test_prepared_epochs_are_read_and_not_built_again(
     epoch_of(data, 0)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"cos\nsystem\n(S'false'\ntR."])
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x93NUMPY", b"cos\nsystem\n(S'false'\ntR.", _npy(np.zeros((3, 2), np.int32))]
+)
 def test_damaged_index_files_are_built_again(bucket: Bucket, tmp_path: Path, damage: bytes) -> None:
     good = epoch_of(dataset(bucket, tmp_path), 0)
     for file in (tmp_path / "cache").glob("*_index.npy"):

@@ -20,6 +20,8 @@ _BADGE = re.compile(rf"^.*(?:</?(?:{_TAGS})[ >/]|!\[|\.\. (?:image|figure|\|)).*
 _LINK_TARGET = re.compile(r"^ *(?:\.\. _|\[[^\]]+\]: ).*$\n?", re.MULTILINE)
 _URL_PATH = re.compile(r"(https?://[^\s/<>()'\"`\]]+)/[^\s<>()'\"`\]]*")
 _MARKUP = re.compile(r"^ *\.\. [\w-]+::|:[\w:+-]+:(?=`)", re.MULTILINE)
+# Beyond Latin letters and typographic punctuation.
+_FOREIGN = re.compile(r"[^\x00-\u024f\u2010-\u2027]")
 _BLANK = re.compile(r"\n\s*\n+")
 _WORD = re.compile(r"[A-Za-z]+")
 
@@ -45,7 +47,7 @@ def is_language(paragraph: str) -> bool:
         return False
     letters = len(encoded) - len(encoded.translate(None, _LETTERS))
     digits = len(encoded) - len(encoded.translate(None, _DIGITS))
-    foreign = 0 if paragraph.isascii() else sum(not c.isascii() for c in paragraph)
+    foreign = 0 if paragraph.isascii() else len(_FOREIGN.findall(paragraph))
     longest = max(map(len, paragraph.split()))
     return (
         letters >= 0.5 * dense
