@@ -44,7 +44,7 @@ def _tokens(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0, or 2 for input that cannot be used."""
+    """Run the command line. Returns 0, 2 for input that cannot be used, 130 when interrupted."""
     parser = argparse.ArgumentParser(
         description="Prepare text, tokenizer and token buckets for the quickstart, offline.",
         epilog=EPILOG,
@@ -90,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MegagrowError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: run it again to finish", file=sys.stderr)
+        return 130
     say(f"{data.folder} is ready")
     print(f"\n{table(reports)}")
     return 0

@@ -7,14 +7,18 @@ under any TP, PP and DP, and, with a growth plan, into a deeper model.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
-from megatron.core.dist_checkpointing.mapping import ShardedBase, ShardedObject
+from megatron.core.dist_checkpointing.mapping import (
+    LocalNonpersistentObject,
+    ShardedBase,
+    ShardedObject,
+)
 from megatron.core.dist_checkpointing.serialization import (
     get_default_load_sharded_strategy,
     get_default_save_sharded_strategy,
@@ -28,13 +32,14 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megagrow.growth.plan import GrowthPlan
 
-METADATA = {
+METADATA: Mapping[str, Any] = {
     "distrib_optim_sharding_type": "fully_reshardable",
     "distrib_optim_fully_reshardable_mem_efficient": False,
     "singleton_local_shards": True,
     "chained_optim_avoid_prefix": True,
 }
-"""How megatron-core names and slices tensors; the only format that survives a layout change."""
+"""How megatron-core names and slices tensors; the only format that survives a layout change. Give
+it copies: it notes the current process groups in what it gets."""
 
 LAYER = re.compile(r"(?P<before>(?:^|\.)layers\.)(?P<layer>\d+)(?P<after>\.)")
 MOMENTS = ("optimizer.state.exp_avg.", "optimizer.state.exp_avg_sq.")
@@ -130,12 +135,13 @@ class _Slot:
 
 def _state(model: TrainedModel, *, loading: bool) -> dict[str, Any]:
     state: dict[str, Any] = {
-        f"model{index}": chunk.sharded_state_dict(metadata=METADATA)
+        f"model{index}": chunk.sharded_state_dict(metadata=dict(METADATA))
         for index, chunk in enumerate(model.chunks)
     }
     # The optimizer finds the key and slice of its tensors in the model's state.
-    own = model.optimizer.sharded_state_dict(dict(state), is_loading=loading, metadata=METADATA)
-    state["optimizer"] = own
+    state["optimizer"] = model.optimizer.sharded_state_dict(
+        dict(state), is_loading=loading, metadata=dict(METADATA)
+    )
     return state
 
 
@@ -144,6 +150,8 @@ def _slots(container: Any) -> Iterator[_Slot]:
     for key, value in list(items):
         if isinstance(value, ShardedBase):
             yield _Slot(container=container, key=key, value=value)
+        elif isinstance(value, LocalNonpersistentObject):
+            container[key] = value.unwrap()
         elif isinstance(value, dict | list):
             yield from _slots(value)
 

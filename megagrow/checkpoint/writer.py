@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
+from torch.distributed.checkpoint.api import CheckpointException
 
 from megagrow.checkpoint import sharded
 from megagrow.checkpoint.sharded import TrainedModel
@@ -128,8 +130,7 @@ class _as_checkpoint_error:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # torch's CheckpointException derives from BaseException.
-        name = type(error).__name__
-        if isinstance(error, OSError | RuntimeError) or name == "CheckpointException":
+        if isinstance(error, OSError | CheckpointException | CheckpointingException):
             raise CheckpointError(
                 f"{self._where}: saving failed: {error}. The last complete checkpoint is intact; "
                 "mend the cause (often a full or read-only disk) and start the run again."

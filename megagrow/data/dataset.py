@@ -26,7 +26,7 @@ from megatron.core.datasets.utils import Split
 
 from megagrow.config.schema import DataConfig
 from megagrow.data.buckets import Bucket
-from megagrow.data.documents import BucketDocuments
+from megagrow.data.documents import open_documents
 from megagrow.errors import DataError
 from megagrow.runtime import processes
 
@@ -104,7 +104,7 @@ class BucketDataset:
         self._seed = seed
         self._validation_fraction = validation_fraction
         self._cache = Path(cache)
-        self._documents = BucketDocuments(bucket)
+        self._documents = open_documents(bucket)
         self._indices = self._choose_documents()
         self.tokens = int(self._documents.sequence_lengths[self._indices].sum(dtype=np.int64))
         self._length = (self.tokens - 1) // seq_length

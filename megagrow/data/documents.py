@@ -12,6 +12,21 @@ from megagrow.data.buckets import Bucket
 from megagrow.errors import DataError
 
 
+def open_documents(bucket: Bucket) -> IndexedDataset | BucketDocuments:
+    """The documents of a bucket, in an order that depends only on how its files are listed.
+
+    One file of whole documents needs nothing around it, and is read about a tenth faster without.
+
+    Raises:
+        DataError: a document is longer than megatron-core can count.
+    """
+    if len(bucket.parts) == 1:
+        documents = IndexedDataset(bucket.prefixes[0])
+        if _is_whole(documents):
+            return documents
+    return BucketDocuments(bucket)
+
+
 class BucketDocuments:
     """Several ``IndexedDataset`` files behind the part of its interface that ``GPTDataset`` uses.
 
@@ -42,10 +57,16 @@ class BucketDocuments:
         return tokens
 
 
+def _is_whole(part: IndexedDataset) -> bool:
+    """Whether each sequence of the file is a document."""
+    bounds = part.document_indices
+    return len(bounds) == len(part) + 1 and bool(np.all(np.diff(bounds) == 1))
+
+
 def _lengths(bucket: Bucket, parts: list[IndexedDataset]) -> npt.NDArray[np.int32]:
     lengths = []
     for summary, part in zip(bucket.parts, parts, strict=True):
-        if summary.documents == summary.sequences and np.all(np.diff(part.document_indices) == 1):
+        if _is_whole(part):
             lengths.append(part.sequence_lengths)
             continue
         ends = np.concatenate(([0], np.cumsum(part.sequence_lengths, dtype=np.int64)))

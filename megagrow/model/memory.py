@@ -5,7 +5,8 @@ the backward pass and the logits. Activations follow Korthikanti et al. (arXiv 2
 4), generalised to any head count, FFN width and style: their 34 s b h per layer is what the formula
 gives for a GPT-2 layer with dropout in 16 bits. The scores (their 5 a s/h term) are left out,
 because flash attention never stores them; that also makes `selective` recomputation, which repeats
-just the core attention, cost the same here as none.
+just the core attention, cost the same here as none. The tests hold a layer's bytes against those
+that autograd keeps; a norm without a fused kernel (bf16 on a CPU) keeps more.
 
 Not in it: the CUDA context, communication and workspace buffers, fragmentation, and what kernels
 allocate for a moment. Leave a tenth of the device free on top.
@@ -114,14 +115,16 @@ def layer_activation_bytes(
 
     Kept whole on every tensor-parallel rank, unless the sequence is split: input of both norms,
     input of QKV and of the MLP, two dropout masks of a byte. Split over the ranks: Q, K and V, the
-    attention's output and its fp32 log-sum-exp, the MLP's first product and its activation.
+    attention's output and its fp32 log-sum-exp, the MLP's first product and its activation; with
+    rotary embeddings also the rotated Q and K, because V is a view that keeps all of QKV alive.
     """
     whole = 4 * shape.hidden_size * element + (2 * shape.hidden_size if dropout else 0)
     query = layer.num_attention_heads * layer.kv_channels
-    key_value = 2 * layer.num_query_groups * layer.kv_channels
-    gates = 2 if shape.style == "llama" else 1
-    split = (2 * query + key_value + (gates + 1) * layer.ffn_hidden_size) * element
-    split += 4 * layer.num_attention_heads
+    key = layer.num_query_groups * layer.kv_channels
+    llama = shape.style == "llama"
+    attention = 2 * query + 2 * key + (query + key if llama else 0)
+    mlp = (3 if llama else 2) * layer.ffn_hidden_size
+    split = (attention + mlp) * element + 4 * layer.num_attention_heads
     return -(-whole // (tensor if sequence_parallel else 1)) + -(-split // tensor)
 
 
@@ -197,4 +200,6 @@ def _head_bytes(shape: ModelShape, parallel: ParallelConfig, element: int) -> tu
     """Bytes per token of the final norm with the output layer's input, and of the logits."""
     split = parallel.tensor if parallel.sequence_parallel else 1
     norm = -(-2 * shape.hidden_size * element // split)
-    return norm, shape.padded_vocab_size // parallel.tensor * (element + 4)
+    # Logits as they are computed, and in fp32 for the loss, unless that is the same tensor.
+    per_logit = 4 if element == 4 else element + 4
+    return norm, shape.padded_vocab_size // parallel.tensor * per_logit

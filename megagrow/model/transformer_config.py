@@ -129,15 +129,16 @@ def _device_choices(parallel: ParallelConfig) -> dict[str, Any]:
     # The fusions are torch.compile'd functions. On a CPU they save little, and compiling takes
     # longer than a short run.
     fuse = device.is_cuda()
-    # Interleaved NCCL transfers hide behind computation when they are not batched; gloo has no
-    # streams to hide them in.
-    overlap = device.is_cuda() and _virtual(parallel) is not None
+    interleaved = _virtual(parallel) is not None
     return {
         "bias_dropout_fusion": fuse,
         "bias_activation_fusion": fuse,
         "apply_rope_fusion": uses_transformer_engine(),
-        "overlap_p2p_comm": overlap,
-        "batch_p2p_comm": not overlap,
+        # Between two stages an interleaved schedule has several messages under way at once. In a
+        # batch to one peer they are matched in order, forward with backward: silently wrong. One
+        # after the other is right; NCCL orders overlapping ones by streams, which gloo has not.
+        "batch_p2p_comm": not interleaved,
+        "overlap_p2p_comm": interleaved and device.is_cuda(),
     }
 
 

@@ -3,11 +3,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 import sysconfig
+import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -229,6 +233,25 @@ def test_reading_stops_when_there_is_enough() -> None:
     assert 20_000 <= sum(len(p.text) for p in part) < sum(len(p.text) for p in everything)
 
 
+def test_killed_parent_leaves_no_orphans(tmp_path: Path) -> None:
+    """The parent is killed in the middle of reading; its workers must end too."""
+    command = [sys.executable, "-m", "tools.prepare_quickstart", "--output", str(tmp_path / "q")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        parent = psutil.Process(process.pid)
+        workers: list[psutil.Process] = []
+        for _ in range(600):
+            workers = [c for c in parent.children() if "spawn_main" in " ".join(c.cmdline())]
+            if workers and all(worker.num_threads() > 1 for worker in workers):
+                break
+            time.sleep(0.1)
+        assert workers
+        process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+
+
 # ---- grading
 
 
@@ -346,8 +369,7 @@ def test_killed_run_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "_write_bucket", die)
-        with pytest.raises(KeyboardInterrupt):
-            make(tmp_path / "killed")
+        assert make(tmp_path / "killed") == 130
     assert not (tmp_path / "killed" / "manifest.json").exists()
     assert make(tmp_path / "killed") == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -11,6 +11,7 @@ from megagrow.config import BatchConfig, ModelConfig, ParallelConfig
 from megagrow.model.flops import parameters
 from megagrow.model.memory import RankMemory, in_flight, layer_activation_bytes, rank_memory
 from megagrow.model.shape import ModelShape, model_shape
+from tests.distributed import World
 
 
 def shape_of(layers: int = 4, **keys: Any) -> ModelShape:
@@ -145,3 +146,67 @@ def test_in_flight_never_exceeds_the_work(
     micro_batches = groups * pipeline
     held = in_flight(min(rank, pipeline) - 1, parallel, micro_batches)
     assert 1 <= held <= micro_batches * parallel.virtual_pipeline
+
+
+def _saved_bytes(model: ModelConfig, parallel: ParallelConfig, layers: int) -> tuple[int, int]:
+    """Weights on this rank, and bytes autograd keeps after a forward pass of two sequences."""
+    import torch
+
+    from megagrow.model.build import build_model
+    from megagrow.model.initialisation import initialise
+    from megagrow.runtime import groups, seeds
+
+    shape = model_shape(model, layers)
+    groups.set_up(tensor=parallel.tensor)
+    seeds.seed_step(1, 0)
+    chunks = build_model(shape, model, parallel, "fp32", (layers,))
+    initialise(chunks, shape, model.init, 1)
+    weights = {p.untyped_storage().data_ptr(): p.numel() for p in chunks[0].parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    tokens = torch.randint(0, model.vocab_size, (2, model.seq_length))
+    positions = torch.arange(model.seq_length).expand(2, -1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = chunks[0](tokens, positions, None, labels=tokens)
+    total = sum(storage.nbytes() for storage in kept.values())
+    assert loss.requires_grad
+    groups.tear_down()
+    return sum(weights.values()), total
+
+
+@pytest.mark.parametrize("style", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "parallel",
+    [ParallelConfig(), ParallelConfig(tensor=2), ParallelConfig(tensor=2, sequence_parallel=True)],
+    ids=["whole", "tensor", "sequence"],
+)
+def test_estimate_is_what_the_model_keeps(
+    world2: World, style: Any, parallel: ParallelConfig
+) -> None:
+    model = ModelConfig(
+        style=style, hidden_size=128, num_attention_heads=4,
+        num_query_groups=2 if style == "llama" else None,
+        ffn_hidden_size=320, vocab_size=256, seq_length=64,
+    )  # fmt: skip
+    (weights, two), (_, four) = (world2.run(_saved_bytes, model, parallel, n)[0] for n in (2, 4))
+    shape = model_shape(model, 2)
+    (estimated,) = rank_memory(
+        shape, parallel=parallel, batch=BatchConfig(global_size=4, micro_size=2), layout=(2,),
+        data_parallel=2 // parallel.tensor, precision="fp32",
+    )  # fmt: skip
+    assert weights == estimated.parameters
+    layer = layer_activation_bytes(
+        shape.layers[0], shape, element=4, tensor=parallel.tensor,
+        sequence_parallel=parallel.sequence_parallel,
+    )  # fmt: skip
+    # Sine and cosine for Q and for K, of one sequence: negligible in any model but a tiny one.
+    rotary = 4 * 32 * 4 * 64 if style == "llama" else 0
+    assert (four - two) / 2 == pytest.approx(2 * 64 * layer + rotary, rel=0.01)
+    kept = estimated.activations + estimated.logits + 2 * rotary
+    assert two == pytest.approx(kept, rel=0.02)

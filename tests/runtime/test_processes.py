@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +150,26 @@ def test_no_helper_process_holds_the_pipes_after_the_end(
     tmp_path: Path, end: str, code: int
 ) -> None:
     command = [sys.executable, _script(tmp_path, _SAVES), str(tmp_path / "save"), end]
-    with subprocess.Popen(
-        command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
+    process = subprocess.Popen(
+        command,
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
         assert process.stdout is not None
         assert process.stdout.readline() == "saved\n"
         if end == "kill":
             process.kill()
-        started = time.monotonic()
-        assert process.stdout.read() == ""  # returns when the last holder of the pipe is gone
-        assert process.wait(timeout=30) == code
-        assert time.monotonic() - started < 15
+        # communicate returns when the last holder of the pipe is gone.
+        assert process.communicate(timeout=20)[0] == ""
+        assert process.returncode == code
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.mark.parametrize(("timeout_s", "end"), [("60", "die"), ("5", "hang")])

@@ -14,9 +14,13 @@ import contextlib
 import email
 import importlib.metadata
 import inspect
+import multiprocessing
+import os
 import random
+import signal
 import sys
 import sysconfig
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -176,7 +180,8 @@ def library_passages(seed: int, max_characters: int, workers: int = 2) -> list[P
     files.sort(key=lambda file: not is_well_documented(Path(file[1])))
     jobs = [files[at : at + FILES_PER_TASK] for at in range(0, len(files), FILES_PER_TASK)]
     # Spawned, because the caller may hold a tokenizer's threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
         for passages in pool.map(_passages_of_files, jobs):
             found += passages
             characters += sum(len(passage.text) for passage in passages)
@@ -184,6 +189,18 @@ def library_passages(seed: int, max_characters: int, workers: int = 2) -> list[P
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
     return found
+
+
+def _follow_parent() -> None:
+    """Leave interrupts to the parent, and end when it does: a killed parent leaves no orphans."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _passages_of_files(files: list[tuple[str, str]]) -> list[Passage]:
