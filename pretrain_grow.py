@@ -1,7 +1,7 @@
 """Trains a language model that grows while it trains, from one YAML file.
 
-    python pretrain_grow.py CONFIG.yaml --plan          what the run will do and cost; no GPU, no data
-    torchrun --nproc-per-node 8 pretrain_grow.py CONFIG.yaml [key.path=value ...]
+python pretrain_grow.py CONFIG.yaml --plan        what the run will do and cost: no GPU, no data
+torchrun --nproc-per-node 8 pretrain_grow.py CONFIG.yaml [key.path=value ...]
 """
 
 from __future__ import annotations
@@ -62,18 +62,20 @@ def main() -> int:
 
 def plan(config: RunConfig, arguments: argparse.Namespace) -> int:
     """Prints what the run will do."""
-    from megagrow.plan.command import print_plan
+    from megagrow.plan.command import plan_text
 
-    print_plan(config, arguments.world_size, hardware=arguments.hardware, as_json=arguments.json)
+    wanted = {"hardware": arguments.hardware, "as_json": arguments.json}
+    print(plan_text(config, arguments.world_size, **wanted))
     return 0
 
 
 def pretrain(config: RunConfig, resume: str) -> int:
     """Joins the processes of the run and trains."""
     from megagrow.runtime import logging, processes
+
+    logging.configure()  # before megatron-core is imported, which warns
     from megagrow.train.pretrain import pretrain as train
 
-    logging.configure()
     processes.start()
     try:
         return train(config, resume=resume)

@@ -18,6 +18,12 @@ def _world(size: int) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
+def world1() -> Iterator[World]:
+    """One process for the whole session, apart from the test's: what runs are compared with."""
+    yield from _world(1)
+
+
+@pytest.fixture(scope="session")
 def world2() -> Iterator[World]:
     """Two gloo processes for the whole session; they start at the first ``run``."""
     yield from _world(2)

@@ -1,2 +1,1 @@
-"""Checkpoints: a live model and optimizer <-> megatron-core's distributed format, and the folders
-they live in."""
+"""Checkpoints: live models <-> megatron-core's distributed format, and the folders of a run."""

@@ -7,17 +7,16 @@ under any TP, PP and DP, and, with a growth plan, into a deeper model.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import (
     LocalNonpersistentObject,
     ShardedBase,
-    ShardedObject,
 )
 from megatron.core.dist_checkpointing.serialization import (
     get_default_load_sharded_strategy,
@@ -98,8 +97,9 @@ def load(
     slots = list(_slots(state))
     if moments == "reset":
         slots = [slot for slot in slots if not _zero_if_moment(slot)]
-    for copy in _passes(growth):
-        _read([slot for slot in slots if copy(slot.layer)], folder, growth)
+    turns = _turns(growth)
+    for turn in range(max(turns.values(), default=0) + 1):
+        _read([slot for slot in slots if turns.get(slot.layer, 0) == turn], folder, growth)
     _set_updates(state["optimizer"], model.updates)
     for index, chunk in enumerate(model.chunks):
         chunk.load_state_dict(state[f"model{index}"], strict=True)
@@ -107,16 +107,18 @@ def load(
 
 
 def prepare(optimizer: MegatronOptimizer) -> None:
-    """Gives every parameter its (zero) Adam state at once, so that it can be saved, loaded and
-    measured before the first step."""
-    for part in optimizer.chained_optimizers:
+    """Gives every parameter its (zero) Adam state at once.
+
+    So it can be saved, loaded and measured before the first step.
+    """
+    for part in cast(list[Any], optimizer.chained_optimizers):
         if getattr(part, "is_stub_optimizer", False):
             continue
         part.init_state_fn(part.optimizer, part.config)
         if isinstance(part.optimizer, torch.optim.Adam | torch.optim.AdamW):
-            for parameter, state in part.optimizer.state.items():
+            for state in part.optimizer.state.values():
                 # On the device, as the fused AdamW wants it.
-                state.setdefault("step", torch.zeros((), device=parameter.device))
+                state.setdefault("step", torch.zeros((), device=state["exp_avg"].device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +137,7 @@ class _Slot:
 
 def _state(model: TrainedModel, *, loading: bool) -> dict[str, Any]:
     state: dict[str, Any] = {
-        f"model{index}": chunk.sharded_state_dict(metadata=dict(METADATA))
+        f"model{index}": cast(Any, chunk).sharded_state_dict(metadata=dict(METADATA))
         for index, chunk in enumerate(model.chunks)
     }
     # The optimizer finds the key and slice of its tensors in the model's state.
@@ -163,20 +165,19 @@ def _zero_if_moment(slot: _Slot) -> bool:
     return True
 
 
-def _passes(growth: GrowthPlan | None) -> list[Callable[[int | None], bool]]:
-    """Which layers to read in each pass: one load may not name a stored key twice."""
-    if growth is None:
-        return [lambda layer: True]
+def _turns(growth: GrowthPlan | None) -> dict[int | None, int]:
+    """In which of several loads to read each layer: one load may not name a stored key twice."""
+    turns: dict[int | None, int] = {}
     seen: dict[int, int] = {}
-    turn: dict[int | None, int] = {None: 0}
-    for layer in range(len(growth.sources)):
+    for layer in range(0 if growth is None else len(growth.sources)):
         source = _source(growth, layer)
-        turn[layer] = seen.get(source, 0)
-        seen[source] = turn[layer] + 1
-    return [lambda layer, n=n: turn[layer] == n for n in range(max(turn.values()) + 1)]
+        turns[layer] = seen.get(source, 0)
+        seen[source] = turns[layer] + 1
+    return turns
 
 
-def _source(growth: GrowthPlan, layer: int) -> int:
+def _source(growth: GrowthPlan | None, layer: int) -> int:
+    assert growth is not None
     ((source, _weight),) = growth.sources[layer]
     return source
 
@@ -200,9 +201,7 @@ def _stored(slot: _Slot, growth: GrowthPlan | None) -> ShardedBase:
     if growth is None or layer is None:
         return slot.value
     key = LAYER.sub(rf"\g<before>{_source(growth, layer)}\g<after>", slot.value.key, count=1)
-    if isinstance(slot.value, ShardedObject):
-        return replace(slot.value, key=key)
-    return replace(slot.value, key=key)  # type: ignore[type-var]
+    return cast(ShardedBase, replace(cast(Any, slot.value), key=key))
 
 
 def _set_updates(optimizer_state: dict[str, Any], updates: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class CheckpointWriter:
                 )
             processes.barrier()
 
-        with _as_checkpoint_error(partial):
+        with _clear_error(partial):
             request = sharded.save(model, partial, asynchronous=not blocking)
             if request is None:
                 finish()
@@ -91,12 +92,12 @@ class CheckpointWriter:
 
     def poll(self) -> None:
         """Completes a background save if its files are written; call after every step."""
-        with _as_checkpoint_error(self._store.folder):
+        with _clear_error(self._store.folder):
             self._queue.maybe_finalize_async_calls(blocking=False)
 
     def wait(self) -> None:
         """Completes a background save, however long it takes."""
-        with _as_checkpoint_error(self._store.folder):
+        with _clear_error(self._store.folder):
             self._queue.maybe_finalize_async_calls(blocking=True)
 
     def close(self) -> None:
@@ -119,19 +120,14 @@ class CheckpointWriter:
         raise found if found else CheckpointError(f"{self._store.folder}: no folder was made")
 
 
-class _as_checkpoint_error:
+@contextmanager
+def _clear_error(where: Path) -> Iterator[None]:
     """Turns what megatron-core raises when a save fails into one clear error."""
-
-    def __init__(self, where: Path) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # torch's CheckpointException derives from BaseException.
-        if isinstance(error, OSError | CheckpointException | CheckpointingException):
-            raise CheckpointError(
-                f"{self._where}: saving failed: {error}. The last complete checkpoint is intact; "
-                "mend the cause (often a full or read-only disk) and start the run again."
-            ) from error
+    try:
+        yield
+    # torch's CheckpointException derives from BaseException.
+    except (OSError, CheckpointException, CheckpointingException) as error:
+        raise CheckpointError(
+            f"{where}: saving failed: {error}. The last complete checkpoint is intact; mend the "
+            "cause (often a full or read-only disk) and start the run again."
+        ) from error

@@ -21,7 +21,7 @@ def start_manager(context: SpawnContext) -> SyncManager:
     it would stay, and hold the parent's output pipes open.
     """
     manager = SyncManager(ctx=context)
-    manager.start()
+    manager.start(initializer=end_with_parent, initargs=(os.getpid(),))
     return manager
 
 

@@ -41,7 +41,9 @@ def open_data(config: RunConfig, plan: RunPlan) -> RunData:
     model = config.model
     buckets = open_buckets(config.data, model.seq_length, model.vocab_size)
     training = _datasets(config, buckets, "train")
-    samples = [(stage.config, stage.steps * stage.config.batch.global_size) for stage in plan.stages]
+    samples = [
+        (stage.config, stage.steps * stage.config.batch.global_size) for stage in plan.stages
+    ]
     taken = epochs(samples, {name: len(dataset) for name, dataset in training.items()})
     for name, dataset in training.items():
         dataset.prepare(range(int(-(-taken.get(name, 0.0) // 1))))

@@ -28,11 +28,7 @@ class Schedule:
     """Tokens after `start` at which the minimum is reached."""
 
     def at(self, tokens: int) -> float:
-        """Learning rate for the optimizer step that begins after `tokens` tokens of the run.
-
-        The first step of a warmup is not wasted on a rate of zero by the caller: it asks for the
-        middle of the step (see `LearningRates.at`).
-        """
+        """Learning rate after `tokens` tokens of the run."""
         config = self.config
         minimum = config.peak / 10 if config.minimum is None else config.minimum
         position = tokens - self.start
@@ -60,8 +56,13 @@ class LearningRates:
     """Schedule of each stage."""
 
     def at(self, stage: int, tokens: int, step_tokens: int) -> float:
-        """Learning rate of the optimizer step of `stage` that takes the run from `tokens` to
-        `tokens + step_tokens`: the schedule's value in the middle of the step."""
+        """Learning rate of an optimizer step: the schedule's value in the middle of it.
+
+        Args:
+            stage: index of the stage the step belongs to.
+            tokens: tokens of the run before the step.
+            step_tokens: tokens of the step.
+        """
         return self.schedules[stage].at(tokens + step_tokens // 2)
 
 

@@ -15,6 +15,7 @@ from megagrow.errors import TrainingError
 from megagrow.evaluate.validation import validation_losses
 from megagrow.model.forward_backward import GlobalBatch
 from megagrow.plan.schedule import StagePlan
+from megagrow.runtime import processes, seeds
 from megagrow.train.data import stage_batches
 from megagrow.train.engine import Engine
 from megagrow.train.progress import Progress
@@ -23,7 +24,6 @@ from megagrow.train.state import TrainState
 from megagrow.train.step import StepResult, train_step
 from megagrow.train.stop import StopReason, StopWatch
 from megagrow.train.transition import enter_stage
-from megagrow.runtime import processes, seeds
 
 logger = logging.getLogger(__name__)
 

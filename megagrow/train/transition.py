@@ -28,7 +28,8 @@ def enter_stage(run: Run, engine: Engine, state: TrainState) -> tuple[Engine, Tr
     """
     old, new = run.stage(state), run.plan.stages[state.stage + 1]
     transition, growth = new.config.transition, new.growth
-    assert transition is not None and growth is not None  # only the first stage has neither
+    if transition is None or growth is None:
+        raise ValueError(f"stage {new.name!r} has no transition: only the first stage has none")
     updates = 0 if transition.optimizer == "reset" else state.updates
     after = replace(state, stage=new.index, updates=updates)
     if not _rebuilds(old, new, transition):

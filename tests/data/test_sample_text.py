@@ -98,6 +98,7 @@ PROSE = "Return the number of words in the text, counted the way a person would 
     "junk",
     [
         "1.0 2.5 3.75 4.125\n0.25 17.5 99.0 1e-9\n11 12 13 14",
+        "ab12cd3 ef45ab6 cd78ef9 fa01bc2",
         "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5eg==",
         "本项目提供一个简单的接口，用于读取文本。",
         "Эта функция считает слова в тексте.",
@@ -283,6 +284,12 @@ def test_unfamiliar_words_and_symbols_count(monkeypatch: pytest.MonkeyPatch) -> 
 @settings(deadline=None)
 @given(st.lists(st.text("abc xyz=+", min_size=1, max_size=40), max_size=20), st.integers(0, 300))
 def test_halves_are_disjoint_ordered_and_within_the_limit(texts: list[str], limit: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grading, "FAMILIAR_WORDS", 2)
+        check_halves(texts, limit)
+
+
+def check_halves(texts: list[str], limit: int) -> None:
     passages = [passage(f"{text} {index}", str(index)) for index, text in enumerate(texts)]
     middle, hard = grading.middle_and_hard(passages, limit)
     share = dict(
@@ -373,6 +380,11 @@ def test_killed_run_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "killed" / "manifest.json").exists()
     assert make(tmp_path / "killed") == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    # Killed while it replaces a complete folder, it must not leave that folder's manifest either.
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_write_bucket", die)
+        assert make(tmp_path / "killed", "--seed", "2") == 130
+    assert not (tmp_path / "killed" / "manifest.json").exists()
 
 
 @pytest.mark.usefixtures("small_library")

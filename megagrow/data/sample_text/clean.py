@@ -51,7 +51,7 @@ def is_language(paragraph: str) -> bool:
     longest = max(map(len, paragraph.split()))
     return (
         letters >= 0.5 * dense
-        
+        and digits <= 0.2 * dense
         and foreign <= 0.02 * dense
         and longest <= MAX_WORD
     )
