@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.distributed import World
+
+# Examples take as long as the machine is busy: no time limit on one.
+settings.register_profile("megagrow", deadline=None)
+settings.load_profile("megagrow")
 
 
 def _world(size: int) -> Iterator[World]:

@@ -42,18 +42,36 @@ def every_split(layers: int, chunks: int) -> list[tuple[int, ...]]:
     return [tuple(b - a for a, b in pairwise(end)) for end in ends]
 
 
-@given(costs, st.data(), extras, extras)
-def test_no_split_is_better(layers: list[int], data: st.DataObject, first: int, last: int) -> None:
+def check_against_every_split(layers: list[int], chunks: int, first: int, last: int) -> None:
     """The largest load first, then evenness, against every split there is."""
 
     def quality(counts: tuple[int, ...]) -> tuple[float, float]:
         chunk_loads = loads(layers, counts, first, last)
         return max(chunk_loads), sum(load * load for load in chunk_loads)
 
-    chunks = data.draw(st.integers(1, len(layers)))
-    counts = balance(layers, chunks, first, last)
     best = min(quality(split) for split in every_split(len(layers), chunks))
-    assert quality(counts) == best
+    assert quality(balance(layers, chunks, first, last)) == best
+
+
+@given(costs, st.data(), extras, extras)
+def test_no_split_is_better(layers: list[int], data: st.DataObject, first: int, last: int) -> None:
+    check_against_every_split(layers, data.draw(st.integers(1, len(layers))), first, last)
+
+
+@pytest.mark.parametrize(
+    ("layers", "first", "last"),
+    [
+        ([5, 4, 19, 1], 12, 2),
+        ([1, 16, 20, 1], 8, 5),
+        ([1, 1, 16, 7, 5], 2, 6),
+        ([6, 17, 6, 2, 2], 1, 17),
+        ([3, 6, 16, 3], 5, 0),
+        ([0, 17, 5, 7], 3, 6),
+    ],
+)
+def test_largest_load_counts_before_evenness(layers: list[int], first: int, last: int) -> None:
+    """Three chunks each, where the most even split is not the one with the smallest maximum."""
+    check_against_every_split(layers, 3, first, last)
 
 
 @given(

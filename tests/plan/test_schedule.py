@@ -133,7 +133,8 @@ def test_growth_of_each_stage() -> None:
 def test_timing_counts_the_tokens_at_the_new_depth() -> None:
     joined = make_plan(config_of(stage(2), stage(4, 5120), stage(8)))
     split = make_plan(config_of(stage(2), stage(4, 2560), stage(4, 2560), stage(8)))
-    assert joined.stages[1].timing == split.stages[1].timing
+    alone = make_plan(config_of(stage(2), stage(4, 5120)))
+    assert joined.stages[1].timing == split.stages[1].timing == alone.stages[1].timing
 
 
 def share(value: Any) -> dict[str, float]:

@@ -36,7 +36,7 @@ On the way, they met {elder}, who gave them {numbers} {fruit_plural} [for the tr
 {Hero} [counted|saw] {numbers} {color} birds near {spot2}. They sang [softly|gently|all day].
 "Are you {hungry}?" asked {friend}. "Yes, I want some {foods}," {hero} said.
 The wind blew [softly|gently|slowly] and the [leaves|flowers|trees] near {spot3} moved.
-{Friend} told a joke about a {creatures} and a {fruits}. {Hero} laughed {loudly}.
+{Friend} told a joke about a {creatures} and a {fruits}. {Hero} [laughed|giggled|did not get it].
 A {creatures} looked at them from {spot2}. Then it [ran away|went back to sleep|made a funny
     noise].
 They sat [down by|next to] {spot} and ate some {foods}. It tasted [very good|sweet|like summer].
