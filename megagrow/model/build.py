@@ -39,7 +39,7 @@ from megagrow.model.transformer_config import DTYPES, Precision, transformer_con
 from megagrow.runtime import device
 
 
-class _OneReplica(DistributedDataParallel):  # type: ignore[misc]
+class _OneReplica(DistributedDataParallel):
     """Data parallelism over a single replica: the buffers, and nothing to send.
 
     megatron-core would call collectives over groups of one, which gloo serves by copying the
@@ -110,7 +110,7 @@ def wrap_ddp(
     Args:
         chunks: From :func:`build_model`. Their shared config's ``finalize_model_grads_func``,
             ``no_sync_func`` and ``grad_sync_func`` are set, as megatron-core expects.
-        parallel: Distributed optimizer and overlap.
+        parallel: Distributed optimizer and overlap (there is none to be had with one replica).
         grad_reduce_in_fp32: Keep and reduce gradients in fp32 whatever the weights' dtype.
         bucket_size: Parameters per bucket of overlapped reduction; None: megatron-core's default,
             40 million or a million per replica.
@@ -204,7 +204,8 @@ def _chunk(
         )
     _mark_split_weights(chunk, config)
     chunk.to(device.device())
-    return Float16Module(config, chunk) if config.bf16 else chunk
+    wrapped: torch.nn.Module = Float16Module(config, chunk) if config.bf16 else chunk
+    return wrapped
 
 
 def _mark_split_weights(chunk: torch.nn.Module, config: TransformerConfig) -> None:

@@ -23,7 +23,9 @@ from megagrow.model.norm import norm_class
 from megagrow.model.transformer_config import uses_transformer_engine
 
 
-def block_spec(config: TransformerConfig, vp_stage: int | None = None) -> TransformerBlockSubmodules:
+def block_spec(
+    config: TransformerConfig, vp_stage: int | None = None
+) -> TransformerBlockSubmodules:
     """The layers of this rank's chunk, and the norm that follows the last layer of the model.
 
     Args:

@@ -23,7 +23,12 @@ def config(key_heads: int = HEADS, **changes: Any) -> TransformerConfig:
         hidden_size=HEADS * CHANNELS,
         num_attention_heads=HEADS,
         num_query_groups=key_heads,
-        **{"attention_dropout": 0.0, "hidden_dropout": 0.0, "masked_softmax_fusion": False, **changes},
+        **{
+            "attention_dropout": 0.0,
+            "hidden_dropout": 0.0,
+            "masked_softmax_fusion": False,
+            **changes,
+        },
     )
 
 
@@ -40,7 +45,9 @@ def qkv(key_heads: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor
     ]
 
 
-def naive(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+def naive(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> torch.Tensor:
     repeats = query.size(2) // key.size(2)
     key, value = (x.repeat_interleave(repeats, 2).float() for x in (key, value))
     scores = torch.einsum("sbnh,tbnh->bnst", query.float(), key) * scale
@@ -70,9 +77,7 @@ def test_values_and_gradients_are_megatron_cores(
 
 
 @pytest.mark.parametrize("key_heads", [4, 2])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_values_are_those_of_the_formula(
     key_heads: int, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -126,7 +131,11 @@ def _dropped(_: int) -> tuple[list[float], list[float], list[float]]:
     core.eval()
     rest = core(ones, ones, ones)
     default = torch.rand(3)  # drawn outside the tracker: ranks agree
-    return first.flatten().tolist(), second.flatten().tolist(), [*default.tolist(), float(rest.min())]
+    return (
+        first.flatten().tolist(),
+        second.flatten().tolist(),
+        [*default.tolist(), float(rest.min())],
+    )
 
 
 def test_dropout_differs_between_tensor_parallel_ranks(world2: World) -> None:

@@ -32,13 +32,18 @@ LAYOUTS = {
 
 def whole(job: Job) -> dict[str, torch.Tensor]:
     """Every tensor of the model, built on this process alone."""
-    tensors = {key: data.clone() for key, _, _, data in weights(replace(job, parallel=ParallelConfig(), layout=None))}
+    tensors = {
+        key: data.clone()
+        for key, _, _, data in weights(replace(job, parallel=ParallelConfig(), layout=None))
+    }
     groups.tear_down()
     return tensors
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_weights_do_not_depend_on_the_layout(name: str, alone: None, request: pytest.FixtureRequest) -> None:
+def test_weights_do_not_depend_on_the_layout(
+    name: str, alone: None, request: pytest.FixtureRequest
+) -> None:
     size, job = LAYOUTS[name]
     world: World = request.getfixturevalue(f"world{size}")
     expected = whole(job)

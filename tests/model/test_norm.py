@@ -13,7 +13,9 @@ def config(**changes: Any) -> TransformerConfig:
     return TransformerConfig(num_layers=1, hidden_size=24, num_attention_heads=2, **changes)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(RMSNorm, torch.nn.RMSNorm), (LayerNorm, torch.nn.LayerNorm)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(RMSNorm, torch.nn.RMSNorm), (LayerNorm, torch.nn.LayerNorm)]
+)
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 def test_values_and_gradients_are_torchs(ours: Any, theirs: Any, eps: float) -> None:
     norm, reference = ours(config(), 24, eps), theirs(24, eps=eps)
