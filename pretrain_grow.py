@@ -11,11 +11,12 @@ import sys
 
 from megagrow.config import RunConfig, load
 from megagrow.errors import MegagrowError
+from megagrow.runtime import failure
 
 EPILOG = """\
 exit codes: 0 complete; 2 an error you can mend; 75 stopped early (signal or wall time) with
-everything saved: start the same command again to go on. Under torchrun the code of a worker is
-torchrun's to report; RUN/status.json says the same.
+everything saved: start the same command again to go on; 1 anything else, such as a lost process.
+Under torchrun the code of a worker is torchrun's to report; RUN/status.json says the same.
 """
 
 
@@ -56,8 +57,7 @@ def main() -> int:
         config = load(arguments.config, arguments.overrides)
         return plan(config, arguments) if arguments.plan else pretrain(config, arguments.resume)
     except MegagrowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return failure.report_early(error)
 
 
 def plan(config: RunConfig, arguments: argparse.Namespace) -> int:
@@ -74,11 +74,16 @@ def pretrain(config: RunConfig, resume: str) -> int:
     from megagrow.runtime import logging, processes
 
     logging.configure()  # before megatron-core is imported, which warns
+    from megagrow.train import stop
     from megagrow.train.pretrain import pretrain as train
 
     processes.start()
     try:
-        return train(config, resume=resume)
+        code = train(config, resume=resume)
+        stop.ignore_signals()
+        return code
+    except BaseException as error:
+        return failure.report(error)  # while the processes can still talk
     finally:
         processes.stop()
 

@@ -22,8 +22,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-DEFAULT_TIMEOUT_S = 120.0
-_START_TIMEOUT_S = 120.0
+from megagrow.runtime.orphans import end_with_parent
+
+DEFAULT_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 240.0
 _GRACE_S = 10.0
 
 
@@ -187,6 +189,7 @@ def run_distributed(
 
 def _work(environ: dict[str, str], pipe: Connection, stack_file: str) -> None:
     os.environ.update(environ)
+    end_with_parent(os.getppid())  # also when pytest is killed, or ends the session by a timeout
     with open(stack_file, "w") as stacks:
         faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
         from megagrow.runtime import logging

@@ -6,6 +6,7 @@ under any TP, PP and DP, and, with a growth plan, into a deeper model.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any, Literal, cast
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.dict_utils import nested_items_iter
 from megatron.core.dist_checkpointing.mapping import (
     LocalNonpersistentObject,
     ShardedBase,
@@ -27,6 +29,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
     FullyParallelLoadStrategyWrapper,
     FullyParallelSaveStrategyWrapper,
 )
+from megatron.core.dist_checkpointing.utils import apply_prefix_mapping
 from megatron.core.optimizer import MegatronOptimizer
 
 from megagrow.growth.plan import GrowthPlan
@@ -42,6 +45,9 @@ it copies: it notes the current process groups in what it gets."""
 
 LAYER = re.compile(r"(?P<before>(?:^|\.)layers\.)(?P<layer>\d+)(?P<after>\.)")
 MOMENTS = ("optimizer.state.exp_avg.", "optimizer.state.exp_avg_sq.")
+MASTER = "optimizer.state.param."
+"""Key of the fp32 master weights, whatever the optimizer's class, so that a stage may shard its
+optimizer and the next one not. Stored in bf16 only: in fp32 they are the weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,24 +64,32 @@ class TrainedModel:
     """Optimizer steps since its moments were zero."""
 
 
-def save(
-    model: TrainedModel, folder: str | Path, *, asynchronous: bool = False
-) -> AsyncRequest | None:
-    """Writes weights, master weights and moments to an empty folder; call on every rank.
+def save(model: TrainedModel, folder: str | Path) -> None:
+    """Writes weights, master weights and moments to an empty folder; call on every rank."""
+    save_request(model, folder).execute_sync()
 
-    Returns:
-        With `asynchronous`, the request to schedule on an `AsyncCallsQueue`.
-    """
+
+def save_request(model: TrainedModel, folder: str | Path) -> AsyncRequest:
+    """What `save` does, ready to be executed or scheduled on an `AsyncCallsQueue`."""
     strategy = FullyParallelSaveStrategyWrapper(
         get_default_save_sharded_strategy(),
         parallel_state.get_data_parallel_group(with_context_parallel=True),
     )
-    return dist_checkpointing.save(
-        _state(model, loading=False),
+    # 0.19 would hand the request to the package nvidia-resiliency-ext unless told not to.
+    knows = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
+    state = _state(model, loading=False)
+    if _is_fp32(model):
+        for container, key, value in list(nested_items_iter(state["optimizer"])):
+            if isinstance(value, ShardedBase) and value.key.startswith(MASTER):
+                del container[key]
+    request: AsyncRequest = dist_checkpointing.save(
+        state,
         str(folder),
         sharded_strategy=strategy,
-        async_sharded_save=asynchronous,
+        async_sharded_save=True,
+        **({"async_strategy": "mcore"} if knows else {}),
     )
+    return request
 
 
 def load(
@@ -97,9 +111,16 @@ def load(
     slots = list(_slots(state))
     if moments == "reset":
         slots = [slot for slot in slots if not _zero_if_moment(slot)]
+    masters: list[_Slot] = []
+    if _is_fp32(model):
+        masters = [slot for slot in slots if slot.value.key.startswith(MASTER)]
+        slots = [slot for slot in slots if not slot.value.key.startswith(MASTER)]
     turns = _turns(growth)
     for turn in range(max(turns.values(), default=0) + 1):
         _read([slot for slot in slots if turns.get(slot.layer, 0) == turn], folder, growth)
+    weights = {slot.value.key: slot.container[slot.key] for slot in slots}
+    for slot in masters:
+        slot.container[slot.key] = weights[slot.value.key.removeprefix(MASTER)]
     _set_updates(state["optimizer"], model.updates)
     for index, chunk in enumerate(model.chunks):
         chunk.load_state_dict(state[f"model{index}"], strict=True)
@@ -144,7 +165,15 @@ def _state(model: TrainedModel, *, loading: bool) -> dict[str, Any]:
     state["optimizer"] = model.optimizer.sharded_state_dict(
         dict(state), is_loading=loading, metadata=dict(METADATA)
     )
+    # What optimizers that are not distributed call it.
+    apply_prefix_mapping(state["optimizer"], {"optimizer.state.fp32_param.": MASTER})
     return state
+
+
+def _is_fp32(model: TrainedModel) -> bool:
+    return all(
+        parameter.dtype == torch.float32 for chunk in model.chunks for parameter in chunk.parameters()
+    )
 
 
 def _slots(container: Any) -> Iterator[_Slot]:

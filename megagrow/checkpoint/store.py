@@ -16,14 +16,16 @@ import os
 import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megagrow.checkpoint import integrity
 from megagrow.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 STATE_FILE = "state.json"
 LATEST_FILE = "latest"
 _PARTIAL = ".partial-"
@@ -67,20 +69,20 @@ class CheckpointStore:
 
     def commit(self, partial: Path, step: int, state: Mapping[str, Any]) -> Path:
         """Turns a completely written folder into the latest checkpoint."""
-        files = {
-            str(path.relative_to(partial)): path.stat().st_size
-            for path in sorted(partial.rglob("*"))
-            if path.is_file()
-        }
-        document = {"format": FORMAT, "step": step, "files": files, **state}
+        document = {"format": FORMAT, "step": step, "files": integrity.collect(partial), **state}
+        document["crc32"] = _digest(document)
         _write(partial / STATE_FILE, json.dumps(document, indent=1))
         final = self.folder / f"step_{step:08d}"
         if final.exists():  # the run went back to an older checkpoint and came here again
-            shutil.rmtree(final)
+            self._replace_by_older(final)
         partial.rename(final)
         _write(self.folder / LATEST_FILE, final.name)
         self._prune(final)
         return final
+
+    def discard(self, partial: Path) -> None:
+        """Removes a folder from `begin` whose checkpoint could not be written."""
+        shutil.rmtree(partial, ignore_errors=True)
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint.
@@ -92,7 +94,7 @@ class CheckpointStore:
         if not pointer.is_file():
             complete = self.complete()
             return complete[-1] if complete else None
-        name = pointer.read_text(encoding="utf-8").strip()
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
         found = self.folder / name
         if not _NAME.match(name) or not (found / STATE_FILE).is_file():
             others = ", ".join(path.name for path in self.complete()) or "none"
@@ -112,9 +114,22 @@ class CheckpointStore:
     def _prune(self, newest: Path) -> None:
         old = [path for path in self.complete() if path != newest and _step(path) < _step(newest)]
         for path in old[: max(0, len(old) + 1 - self.keep)]:
-            # Out of sight first: a half-deleted folder must not look complete.
-            doomed = path.rename(self.folder / f"{_PARTIAL}{secrets.token_hex(6)}")
-            shutil.rmtree(doomed, ignore_errors=True)
+            self._remove(path)
+
+    def _replace_by_older(self, doomed: Path) -> None:
+        """Removes a checkpoint that `latest` may name, so that `latest` is good at any moment."""
+        others = [path for path in self.complete() if path != doomed]
+        before = [path for path in others if _step(path) < _step(doomed)] or others
+        if before:
+            _write(self.folder / LATEST_FILE, before[-1].name)
+        else:
+            (self.folder / LATEST_FILE).unlink(missing_ok=True)
+        self._remove(doomed)
+
+    def _remove(self, path: Path) -> None:
+        # Out of sight first: a half-deleted folder must not look complete.
+        doomed = path.rename(self.folder / f"{_PARTIAL}{secrets.token_hex(6)}")
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -130,27 +145,28 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             "runs/NAME/checkpoints/step_00000100, or --resume auto for the newest one."
         )
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        form, files = state["format"], dict(state["files"])
+        state = dict(json.loads(file.read_text(encoding="utf-8")))
+        form = state["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error!r}. {_MEND}") from None
+        raise CheckpointError(f"{file} is damaged: {error!r}. {MEND}") from None
     if form != FORMAT:
         raise CheckpointError(
             f"{file} has format {form}; this version reads {FORMAT}. Use the version of megagrow "
             "that wrote it."
         )
-    for name, size in files.items():
-        path = checkpoint / name
-        actual = path.stat().st_size if path.is_file() else None
-        if actual != size:
-            found = "missing" if actual is None else f"{actual} bytes long"
-            raise CheckpointError(f"{path} is {found}; it was written with {size} bytes. {_MEND}")
-    return dict(state)
+    if state.pop("crc32", None) != _digest(state):
+        raise CheckpointError(f"{file} is damaged: its checksum does not fit its text. {MEND}")
+    integrity.check_sizes(checkpoint, state["files"], MEND)
+    return state
 
 
-_MEND = (
+MEND = (
     "Resume another checkpoint with --resume FOLDER (older ones lie beside it), or delete this one."
 )
+
+
+def _digest(document: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(document, sort_keys=True).encode())
 
 
 def _step(path: Path) -> int:

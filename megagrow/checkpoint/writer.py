@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron.core.dist_checkpointing.core import CheckpointingException
-from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
-from torch.distributed.checkpoint.api import CheckpointException
+import psutil
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue, AsyncRequest
 
-from megagrow.checkpoint import sharded
+from megagrow.checkpoint import integrity, sharded
+from megagrow.checkpoint.guard import guarded
 from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.checkpoint.store import CheckpointStore
-from megagrow.errors import CheckpointError, MegagrowError
-from megagrow.runtime import processes
+from megagrow.errors import CheckpointError
+from megagrow.runtime import failure, processes
+
+_MEND = (
+    "The last complete checkpoint is intact; mend the cause (often a full or read-only disk) and "
+    "start the run again."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +56,10 @@ class CheckpointWriter:
         self._asynchronous = asynchronous
         self._on_saved = on_saved
         self._queue = AsyncCallsQueue()
-        if processes.is_main():
-            store.clean()
-        processes.barrier()
+        self._partial: Path | None = None
+        with failure.together(), guarded(store.folder, "opening the folder", _MEND):
+            if processes.is_main():
+                store.clean()
 
     def save(
         self,
@@ -70,34 +77,35 @@ class CheckpointWriter:
         """
         self.wait()  # one save at a time: two would double the host memory
         begun = time.monotonic()
-        partial = self._begin(needed_bytes)
+        partial = self._partial = self._begin(needed_bytes)
         blocking = blocking or not self._asynchronous
 
         def finish() -> None:
-            if processes.is_main():
-                path = self._store.commit(partial, step, state)
-                seconds = time.monotonic() - begun
-                self._on_saved(
-                    Saved(path=path, step=step, state=state, seconds=seconds, blocking=blocking)
-                )
-            processes.barrier()
+            with failure.together(), guarded(self._store.folder, "saving", _MEND):
+                if processes.is_main():
+                    path = self._store.commit(partial, step, state)
+                    seconds = time.monotonic() - begun
+                    self._on_saved(
+                        Saved(path=path, step=step, state=state, seconds=seconds, blocking=blocking)
+                    )
+            self._partial = None
 
-        with _clear_error(partial):
-            request = sharded.save(model, partial, asynchronous=not blocking)
-            if request is None:
-                finish()
+        with self._saving():
+            request = _with_checksums(sharded.save_request(model, partial), partial)
+            request.add_finalize_fn(finish)
+            if blocking:
+                request.execute_sync()
             else:
-                request.add_finalize_fn(finish)
                 self._queue.schedule_async_request(request)
 
     def poll(self) -> None:
         """Completes a background save if its files are written; call after every step."""
-        with _clear_error(self._store.folder):
+        with self._saving():
             self._queue.maybe_finalize_async_calls(blocking=False)
 
     def wait(self) -> None:
         """Completes a background save, however long it takes."""
-        with _clear_error(self._store.folder):
+        with self._saving():
             self._queue.maybe_finalize_async_calls(blocking=True)
 
     def close(self) -> None:
@@ -105,29 +113,47 @@ class CheckpointWriter:
         self.wait()
         self._queue.close()
 
+    def abandon(self) -> None:
+        """Ends a background save that will not be completed; for a rank that fails, maybe alone."""
+        for call in self._queue.async_calls:
+            writer = getattr(call.async_caller, "process", None)
+            if writer is not None and writer.is_alive():
+                for each in psutil.Process(writer.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.kill()
+                writer.kill()
+                writer.join()
+
     def _begin(self, needed_bytes: int) -> Path:
-        found: Path | MegagrowError | None = None
-        if processes.is_main():
-            try:
-                found = self._store.begin(needed_bytes)
-            except MegagrowError as error:  # all ranks must stop together
-                found = error
-            except OSError as error:
-                found = CheckpointError(f"{self._store.folder}: {error}")
-        found = processes.broadcast_object(found)
-        if isinstance(found, Path):
-            return found
-        raise found if found else CheckpointError(f"{self._store.folder}: no folder was made")
+        folder = Path()
+        with failure.together(), guarded(self._store.folder, "saving", _MEND):
+            if processes.is_main():
+                folder = self._store.begin(needed_bytes)
+        return processes.broadcast_object(folder)
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            with guarded(self._store.folder, "saving", _MEND):
+                yield
+        except CheckpointError:
+            # A full disk needs the room at once, not at the next start.
+            if processes.is_main() and self._partial is not None:
+                self._store.discard(self._partial)
+            raise
 
 
-@contextmanager
-def _clear_error(where: Path) -> Iterator[None]:
-    """Turns what megatron-core raises when a save fails into one clear error."""
-    try:
-        yield
-    # torch's CheckpointException derives from BaseException.
-    except (OSError, CheckpointException, CheckpointingException) as error:
-        raise CheckpointError(
-            f"{where}: saving failed: {error}. The last complete checkpoint is intact; mend the "
-            "cause (often a full or read-only disk) and start the run again."
-        ) from error
+def _with_checksums(request: AsyncRequest, folder: Path) -> AsyncRequest:
+    """The same request, which notes the checksums of this rank's files once they are written."""
+    write = request.async_fn
+    if write is None:  # this rank has nothing to write
+        return request
+    pattern = f"__{processes.rank()}_*"  # torch's name for the files of one rank
+    return request._replace(async_fn=functools.partial(_write, write, folder, pattern))
+
+
+def _write(
+    write: Callable[..., None], folder: Path, pattern: str, *args: Any, **kwargs: Any
+) -> None:
+    write(*args, **kwargs)
+    integrity.note(folder, pattern)

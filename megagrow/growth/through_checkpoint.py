@@ -13,10 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from megagrow.checkpoint.guard import guarded
 from megagrow.errors import CheckpointError
 from megagrow.runtime import device, processes
 
 SCRATCH_PREFIX = ".growth-"
+
+_MEND = (
+    "The checkpoint from before the growth is intact; make room or set checkpoint.growth_scratch "
+    "to another folder, and start the run again."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,15 +51,16 @@ def grow(
         scratch: folder that every process sees; a folder of its own is made in it and removed.
 
     Raises:
-        CheckpointError: the scratch folder cannot be written.
+        CheckpointError: the scratch folder cannot be written, for example for lack of room.
     """
     begun = time.monotonic()
     device.reset_memory_peak()
     folder = _make(scratch)
     try:
-        write(folder)
-        moved = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        read(folder)
+        with guarded(folder, "growing", _MEND):
+            write(folder)
+            moved = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            read(folder)
         processes.barrier()
     finally:
         if processes.is_main():

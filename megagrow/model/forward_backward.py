@@ -35,10 +35,25 @@ class GlobalBatch:
     """Tokens in a sequence."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GlobalLoss:
+    """Mean cross-entropy per token of a global batch, in nats, the same on every rank."""
+
+    total: torch.Tensor
+    """Sum over all micro-batches and the ranks that hold their losses, fp32, on the device."""
+
+    count: int
+    """How many losses that sums."""
+
+    def item(self) -> float:
+        """The number; waits for the device."""
+        return float(self.total.item()) / self.count
+
+
 def run(
     chunks: Sequence[DistributedDataParallel], batch: GlobalBatch, *, forward_only: bool
-) -> float:
-    """Mean cross-entropy per token of a global batch, in nats, the same on every rank.
+) -> GlobalLoss:
+    """The mean loss of a global batch, not waited for.
 
     Unless `forward_only`, the gradients of that mean are added to the chunks' gradient buffers
     and reduced. Call on every rank.
@@ -59,7 +74,8 @@ def run(
     if processes.world_size() > 1:
         dist.all_reduce(total)
     # Every tensor-parallel rank of the last stage holds the same loss.
-    return float(total.item()) / (batch.count * groups.tensor_size() * groups.data_size())
+    count = batch.count * groups.tensor_size() * groups.data_size()
+    return GlobalLoss(total=total, count=count)
 
 
 def _forward(

@@ -12,7 +12,8 @@ _PROC_STATUS = Path("/proc/self/status")
 _PROC_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 #: Dense bf16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets ("without sparsity"; where
-#: a sheet lists the sparse number, half of it). The first entry contained in the name counts.
+#: a sheet lists the sparse number, half of it). The first entry counts whose words are all in
+#: the product name.
 _DENSE_BF16_TFLOPS: tuple[tuple[str, float], ...] = (
     ("GB300", 2500.0),
     ("GB200", 2500.0),
@@ -39,6 +40,9 @@ _DENSE_BF16_TFLOPS: tuple[tuple[str, float], ...] = (
     ("RTX 4090", 165.2),
     ("RTX 3090", 71.0),
 )
+
+#: Words of names that mean another chip, or a slice of one.
+_OTHER_PRODUCTS = frozenset({"TI", "SUPER", "LAPTOP", "D", "MIG"})
 
 
 def is_cuda() -> bool:
@@ -103,9 +107,9 @@ def peak_tflops(precision: str, device_name: str | None = None) -> tuple[float |
         return None, "no peak is defined for a CPU"
     if precision not in ("bf16", "fp16"):
         return None, f"no peak is listed for {precision}"
-    upper = known.upper()
-    for part, tflops in _DENSE_BF16_TFLOPS:
-        words = part.upper().split()
-        if words[0] in upper.replace("-", " ").split() and all(word in upper for word in words):
-            return tflops, f"{part} data sheet, dense {precision}"
+    words = set(known.upper().replace("-", " ").split())
+    if not words & _OTHER_PRODUCTS:
+        for part, tflops in _DENSE_BF16_TFLOPS:
+            if words.issuperset(part.upper().split()):
+                return tflops, f"{part} data sheet, dense {precision}"
     return None, f"no peak is listed for {known}"

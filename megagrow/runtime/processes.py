@@ -98,11 +98,12 @@ def start(timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
     Raises:
         LayoutError: the environment does not say consistently who this process is.
     """
+    started = dist.is_initialized()
+    place = place_from_environment(os.environ)
     cpu.install()
     compat.install()
-    if dist.is_initialized():
+    if started:
         return False
-    place = place_from_environment(os.environ)
     timeout = timedelta(seconds=timeout_s)
     if device.is_cuda():
         _choose_gpu(place.local_rank)
@@ -134,11 +135,11 @@ def stop() -> None:
 
     Safe to call twice, and after an error: it waits for no peer.
     """
-    from megagrow.runtime import groups
-
-    groups.tear_down()
     compat.stop_checkpoint_helpers()
     if dist.is_initialized():
+        from megagrow.runtime import groups  # imports megatron-core: only where it is in use
+
+        groups.tear_down()
         dist.destroy_process_group()
 
 

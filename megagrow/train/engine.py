@@ -15,7 +15,7 @@ from megagrow.config import RunConfig
 from megagrow.model.build import build_model, build_optimizer, wrap_ddp
 from megagrow.model.initialisation import initialise
 from megagrow.plan.schedule import StagePlan
-from megagrow.runtime import groups, seeds
+from megagrow.runtime import compat, groups, seeds
 
 
 class Engine:
@@ -31,11 +31,26 @@ class Engine:
 
     def trained(self, updates: int) -> TrainedModel:
         """What a checkpoint or a growth takes from it, after `updates` optimizer steps."""
+        self.settle()
         modules = [chunk.module for chunk in self.chunks]
         return TrainedModel(chunks=modules, optimizer=self.optimizer, updates=updates)
 
+    def settle(self) -> None:
+        """Completes the parameter gather that may overlap with the next forward pass.
+
+        Until then the weights are those before the last update.
+        """
+        for chunk in self.chunks:
+            if chunk.ddp_config.overlap_param_gather:
+                chunk.start_param_sync(force_sync=True)
+
     def release(self) -> None:
         """Frees the model and tears its parallel groups down, so that another can be built."""
+        for chunk in self.chunks:
+            if chunk.ddp_config.overlap_param_gather:
+                # megatron-core caches rotary embeddings for ever, and their hooks hold the model.
+                chunk.disable_forward_pre_hook(param_sync=False)
+        compat.release(self.chunks)
         del self.chunks, self.optimizer
         gc.collect()
         torch.cuda.empty_cache()

@@ -27,7 +27,14 @@ def check_identity(
         stage: index of the stage the checkpoint lies in.
         where: the checkpoint, for the message.
     """
-    found = list(_differences(_identity(saved, stage), _identity(current, stage), ""))
+    try:
+        before = _identity(saved, stage)
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(
+            f"{where}: the configuration in it is damaged: {error!r}. Resume another checkpoint "
+            "with --resume FOLDER."
+        ) from None
+    found = list(_differences(before, _identity(current, stage), ""))
     if found:
         listed = "\n  ".join(found[:8] + (["..."] if len(found) > 8 else []))
         raise CheckpointError(
@@ -63,6 +70,8 @@ def _differences(saved: Any, current: Any, path: str) -> Iterator[str]:
     elif _is_list(saved) and _is_list(current) and len(saved) == len(current):
         for index, (old, new) in enumerate(zip(saved, current, strict=True)):
             yield from _differences(old, new, f"{path}.{index}")
+    elif _is_list(saved) and _is_list(current):
+        yield f"{path}: {len(saved)} in the checkpoint, {len(current)} now"
     elif saved != current:
         yield f"{path}: {saved} in the checkpoint, {current} now"
 

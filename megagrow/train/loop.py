@@ -105,6 +105,7 @@ def _advance(
         )
         limits = run.config.limits
         if limits.on_nan == "stop" or skipped > limits.max_skips:
+            run.checkpoints.wait()  # every rank comes here: what is being saved is good
             raise TrainingError(
                 f"{what}. The weights were not updated and the last checkpoint is intact. Lower "
                 "learning_rate.peak or lengthen the warmup, look at the data of this step, or set "
@@ -163,6 +164,7 @@ def _evaluate(run: Run, engine: Engine, state: TrainState) -> None:
     if not run.data.validation:
         return
     stage = run.stage(state)
+    engine.settle()
     losses = validation_losses(
         engine.chunks,
         run.data.validation,

@@ -177,12 +177,13 @@ class MetricsWriter:
         try:
             self._file.write(line.encode() + b"\n")
             self._file.flush()
+            for sink in self._sinks:
+                sink.write(plain)
         except OSError as error:
             raise TrainingError(
-                f"cannot append to {self.path}: {error.strerror}; make room and resume the run"
+                f"cannot append to {self.path} and the files beside it: {error.strerror or error}; "
+                "make room and resume the run"
             ) from error
-        for sink in self._sinks:
-            sink.write(plain)
 
     def close(self) -> None:
         """Close the file and the trackers; further closes do nothing."""
@@ -317,15 +318,31 @@ class _TensorBoardSink:
         self._purge_step: int | None = None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         if record["event"] == "resume":
             self.close()
             self._purge_step = int(record["step"]) + 1
-        for tag, value in scalars(record).items():
-            if self._writer is None:
-                self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
-            self._writer.add_scalar(tag, value, record["step"], walltime=record["time"])
+        values = [
+            Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(record).items()
+        ]
+        if not values:
+            return
+        if self._writer is None:
+            self._writer = self._open()
+        # One event for all values: each is handed to another thread, which computes a checksum in
+        # Python. SummaryWriter.add_scalar makes one event a value.
+        self._writer.add_summary(Summary(value=values), record["step"], record["time"])
+
+    def _open(self) -> Any:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from torch.utils.tensorboard import FileWriter
+
+        writer = FileWriter(str(self._folder))
+        if self._purge_step is not None:
+            start = Event(session_log=SessionLog(status=SessionLog.START))
+            writer.add_event(start, self._purge_step)
+        return writer
 
     def close(self) -> None:
         if self._writer is not None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from pathlib import Path
 
-from megagrow.checkpoint import sharded
-from megagrow.checkpoint.store import read_state
+from megagrow.checkpoint import integrity, sharded
+from megagrow.checkpoint.guard import guarded
+from megagrow.checkpoint.store import MEND, read_state
 from megagrow.checkpoint.writer import CheckpointWriter, Saved
 from megagrow.config import RunConfig
 from megagrow.curriculum import initial_state
 from megagrow.errors import CheckpointError, MegagrowError
 from megagrow.growth import through_checkpoint
 from megagrow.plan.schedule import RunPlan, make_plan
-from megagrow.runtime import device, processes
+from megagrow.runtime import device, failure, processes
 from megagrow.train.data import open_data
 from megagrow.train.engine import Engine, build_engine
 from megagrow.train.identity import check_identity
@@ -52,6 +54,7 @@ def pretrain(config: RunConfig, *, resume: str = "auto") -> int:
     """
     begun = time.monotonic()
     folder = Path(config.output)
+    run: Run | None = None
     try:
         plan = make_plan(config, processes.world_size())
         checkpoint = find_checkpoint(config, resume)
@@ -61,10 +64,21 @@ def pretrain(config: RunConfig, *, resume: str = "auto") -> int:
             engine, state = _begin(run, checkpoint)
             state, reason = train(run, engine, state, watch)
             _end(run, state, reason, time.monotonic() - begun)
-    except MegagrowError as error:
-        write_status(folder, "failed", error=str(error), exit_code=2)
+    except BaseException as error:
+        if run is not None:
+            run.progress.close()
+            run.checkpoints.abandon()
+        _note_failure(folder, error)
         raise
     return 0 if reason == "completed" else EXIT_REQUEUE
+
+
+def _note_failure(folder: Path, error: BaseException) -> None:
+    mendable = isinstance(error, MegagrowError)
+    text = str(error) if mendable else repr(error)
+    code = failure.EXIT_ERROR if mendable else failure.EXIT_CRASH
+    with contextlib.suppress(MegagrowError):  # the folder may be what is wrong
+        write_status(folder, "failed", error=text, exit_code=code)
 
 
 def find_checkpoint(config: RunConfig, resume: str) -> Path | None:
@@ -88,14 +102,15 @@ def find_checkpoint(config: RunConfig, resume: str) -> Path | None:
 def _open(config: RunConfig, plan: RunPlan) -> Run:
     data = open_data(config, plan)
     main = processes.is_main()
-    if main:
-        write_config(config)
-    metrics = MetricsWriter(
-        config.output,
-        tensorboard=config.logging.tensorboard,
-        wandb_project=config.logging.wandb_project,
-        enabled=main,
-    )
+    with failure.together():
+        if main:
+            write_config(config)
+        metrics = MetricsWriter(
+            config.output,
+            tensorboard=config.logging.tensorboard,
+            wandb_project=config.logging.wandb_project,
+            enabled=main,
+        )
     run = Run(
         config=config,
         plan=plan,
@@ -124,7 +139,8 @@ def _begin(run: Run, checkpoint: Path | None) -> tuple[Engine, TrainState]:
     _record_run(run, state)
     engine = build_engine(run.config, run.stage(state), initialised=checkpoint is None)
     if checkpoint is not None:
-        sharded.load(engine.trained(state.updates), checkpoint)
+        with guarded(checkpoint, "loading", MEND):
+            sharded.load(engine.trained(state.updates), checkpoint)
         run.record("resume", state, path=str(checkpoint))
         run.progress.note(f"resumed {checkpoint} at step {state.step}")
     return engine, state
@@ -134,11 +150,23 @@ def _saved_state(run: Run, checkpoint: Path) -> TrainState:
     document = read_state(checkpoint)
     try:
         state = TrainState.from_dict(document["train"], str(checkpoint))
-        saved_config, saved_data = document["config"], document["data"]
-    except KeyError as error:
-        raise CheckpointError(f"{checkpoint}: state.json lacks {error}") from None
-    current = plain_config(run.config)
-    check_identity(saved_config, current, state.stage, str(checkpoint))
+        saved_config, saved_data = document["config"], dict(document["data"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: state.json is damaged: {error!r}. {MEND}") from None
+    check_identity(saved_config, plain_config(run.config), state.stage, str(checkpoint))
+    stages = run.plan.stages
+    if state.stage >= len(stages) or not (
+        stages[state.stage].first_step <= state.step <= stages[state.stage].end_step
+    ):
+        raise CheckpointError(f"{checkpoint}: step {state.step} is not in its stage. {MEND}")
+    with failure.together():
+        integrity.check_contents(
+            checkpoint,
+            document["files"],
+            MEND,
+            rank=processes.rank(),
+            ranks=processes.world_size(),
+        )
     changed = [
         name
         for name, fingerprint in saved_data.items()

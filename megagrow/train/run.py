@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import megagrow
 from megagrow.checkpoint.store import CheckpointStore
 from megagrow.checkpoint.writer import CheckpointWriter
 from megagrow.config import RunConfig, to_dict
+from megagrow.errors import TrainingError
 from megagrow.plan.schedule import RunPlan, StagePlan
 from megagrow.runtime import device, processes
 from megagrow.train.data import RunData
@@ -101,20 +103,33 @@ def plain_config(config: RunConfig) -> dict[str, Any]:
 def write_config(config: RunConfig) -> None:
     """Writes the resolved configuration beside the metrics, for people; for rank 0."""
     folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(plain_config(config), sort_keys=False)
-    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def write_status(folder: Path, state: str, **fields: Any) -> None:
     """Says in `status.json` how the run stands, for the job script that may requeue it."""
     if not processes.is_main():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{STATUS_FILE}.tmp"
     document = {"state": state, "time": time.time(), **fields}
-    temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    temporary.replace(folder / STATUS_FILE)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        temporary.replace(folder / STATUS_FILE)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: the run's folder cannot be written: {error.strerror or error}. Make room, "
+            "or set `output` to another folder."
+        ) from error
 
 
 def versions() -> Mapping[str, str]:

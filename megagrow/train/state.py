@@ -47,10 +47,16 @@ class TrainState:
             CheckpointError: `data` lacks a key or holds a wrong type; names `where`.
         """
         try:
-            numbers = {key: int(data[key]) for key in ("step", "stage", "updates", "skipped")}
+            numbers = {key: _count(data[key]) for key in ("step", "stage", "updates", "skipped")}
             return cls(sampler=SamplerState.from_dict(data["sampler"]), **numbers)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{where}: the training state is damaged: {error!r}. Resume another checkpoint "
                 "with --resume FOLDER."
             ) from None
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value

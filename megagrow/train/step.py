@@ -47,12 +47,14 @@ def train_step(
     for chunk in chunks:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
-    loss = forward_backward.run(chunks, batch, forward_only=False)
-    if not math.isfinite(loss):
-        return StepResult(loss=loss, grad_norm=math.nan, updated=False)
+    total = forward_backward.run(chunks, batch, forward_only=False)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     grad_norm = _prepare_gradients(optimizer)
+    # Only now: the norm has waited for the device anyway, and was queued while that was busy.
+    loss = total.item()
+    if not math.isfinite(loss):
+        return StepResult(loss=loss, grad_norm=math.nan, updated=False)
     updated = math.isfinite(grad_norm)
     if updated:
         optimizer.step_with_ready_grads()

@@ -17,6 +17,12 @@ EXIT_REQUEUE = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
+def ignore_signals() -> None:
+    """Once all is saved: a signal that comes twice must not spoil the exit code."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopWatch:
     """Collects requests to stop; use as a context manager around training.
 

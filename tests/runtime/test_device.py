@@ -53,7 +53,13 @@ def test_peaks_by_product_name(name: str, tflops: float) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "name"),
-    [("bf16", "CPU"), ("bf16", "NVIDIA H1000"), ("bf16", "Tesla V100"), ("fp32", "NVIDIA H100")],
+    [
+        ("bf16", "CPU"),
+        ("bf16", "NVIDIA H1000"),
+        ("bf16", "NVIDIA H100 80GB HBM3 MIG 1g.10gb"),
+        ("bf16", "NVIDIA GeForce RTX 3090 Ti"),
+        ("fp32", "NVIDIA H100"),
+    ],
 )
 def test_no_peak_is_made_up(precision: str, name: str) -> None:
     value, reason = device.peak_tflops(precision, name)

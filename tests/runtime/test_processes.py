@@ -118,7 +118,7 @@ if __name__ == "__main__":
     if processes.rank() == 1:
         if sys.argv[2] == "die":
             os._exit(3)
-        time.sleep(60)
+        time.sleep(200)
     processes.barrier()
 """
 
@@ -172,7 +172,7 @@ def test_no_helper_process_holds_the_pipes_after_the_end(
         process.communicate()
 
 
-@pytest.mark.parametrize(("timeout_s", "end"), [("60", "die"), ("5", "hang")])
+@pytest.mark.parametrize(("timeout_s", "end"), [("60", "die"), ("20", "hang")])
 def test_a_lost_peer_is_an_error_and_not_a_hang(tmp_path: Path, timeout_s: str, end: str) -> None:
     from torch.distributed import TCPStore
 
@@ -197,9 +197,9 @@ def test_a_lost_peer_is_an_error_and_not_a_hang(tmp_path: Path, timeout_s: str, 
             )
         )
     try:
-        _, errors = workers[0].communicate(timeout=50)
+        _, errors = workers[0].communicate(timeout=100)
         assert workers[0].returncode == 1
-        assert "RuntimeError" in errors
+        assert "Error" in errors
     finally:
         for worker in workers:
             worker.kill()

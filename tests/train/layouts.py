@@ -43,7 +43,7 @@ def stage(layers: int, steps: int = 3, **keys: Any) -> dict[str, Any]:
     return {"layers": layers, "tokens": steps * STEP, "mixture": mixture, **keys}
 
 
-def config_of(data: Path, output: Path, *stages: dict[str, Any], **sections: Any) -> RunConfig:
+def config_of(buckets: Path, output: Path, *stages: dict[str, Any], **sections: Any) -> RunConfig:
     """A checked configuration, in fp32 and without what a test does not look at."""
     plain: dict[str, Any] = {
         "name": "tiny",
@@ -53,14 +53,15 @@ def config_of(data: Path, output: Path, *stages: dict[str, Any], **sections: Any
         "batch": {"global_size": BATCH, "micro_size": 2},
         "learning_rate": {"peak": 5e-3, "warmup": 2 * STEP, "decay": "constant"},
         "data": {
-            "path": str(data),
+            "path": str(buckets),
             "buckets": {"easy": ["easy"], "hard": ["hard"]},
             "validation_fraction": 0.1,
+            **sections.get("data", {}),
         },
         "checkpoint": {"asynchronous": False, "keep": 9},
         "evaluation": {"sequences": 8},
         "logging": {"tensorboard": False},
-        **sections,
+        **{key: value for key, value in sections.items() if key != "data"},
         "model": {**MODEL, **sections.get("model", {})},
         "stages": list(stages),
     }

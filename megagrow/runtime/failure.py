@@ -1,0 +1,170 @@
+"""Processes that fail: together where they can, and with one message.
+
+A process that ends alone takes the others with it: torchrun ends them at once, a lost gloo
+connection does too, and any collective gives up after `processes.DEFAULT_TIMEOUT_S`. Those others
+fail for no reason of their own and must not bury the reason under their tracebacks.
+
+Imports torch only where there are processes to speak of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from megagrow.errors import MegagrowError
+
+EXIT_ERROR = 2
+"""Exit code of an error the user can mend."""
+
+EXIT_CRASH = 1
+"""Exit code of anything else, such as a process that was lost."""
+
+EXIT_INTERRUPT = 130
+"""Exit code after a second Ctrl-C, as shells have it."""
+
+_GRACE_S = 2.0
+
+#: What gloo, NCCL and torch's store say when the other end is gone.
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "remote process exited",
+    "ncclRemoteError",
+)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """If the block raises a MegagrowError on any rank, raises it on all; every rank must enter.
+
+    For work without communication, such as rank 0's on the disk: the other ranks would wait for it
+    in the next collective.
+    """
+    import torch.distributed as dist
+
+    from megagrow.runtime import processes
+
+    error: MegagrowError | None = None
+    try:
+        yield
+    except MegagrowError as caught:
+        error = caught
+    errors: list[MegagrowError | None] = [error]
+    if processes.world_size() > 1:
+        errors = [None] * processes.world_size()
+        dist.all_gather_object(errors, error)
+    found = next((each for each in errors if each is not None), None)
+    if found is not None:
+        raise found
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because another process is gone."""
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
+
+
+def report_early(error: MegagrowError) -> int:
+    """Says on stderr why this process ends before it has joined the others; its exit code."""
+    rank = int(os.environ.get("RANK") or 0)
+    if rank:
+        # If rank 0 fails alike, torchrun ends this process meanwhile.
+        time.sleep(_GRACE_S)
+    _say(f"error{_on(rank)}: {error}")
+    return EXIT_ERROR
+
+
+def report(error: BaseException) -> int:
+    """Says on stderr why this process ends; returns its exit code.
+
+    Call it while the process group is up: ranks that fail alike then print their message once, and
+    ranks that only lost another one say no more than that.
+    """
+    from megagrow.runtime import processes
+
+    rank = processes.rank()
+    store = _store()
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted: what was trained since the last checkpoint is lost")
+        return EXIT_INTERRUPT
+    if not isinstance(error, Exception):
+        raise error
+    first = _first_to_fail(store, rank)
+    if isinstance(error, MegagrowError):
+        if _is_mine_to_say(store, rank, str(error)):
+            _say(f"error{_on(rank)}: {error}")
+        return EXIT_ERROR
+    if first != rank:
+        print(f"rank {rank} ends because rank {first} failed", file=sys.stderr, flush=True)
+    elif is_lost_peer(error):
+        reason = str(error).splitlines()[0]
+        _say(
+            f"error{_on(rank)}: another process is gone ({reason}). Look for its message, or for "
+            "what killed it (out of memory, a lost node), and start the same command again: it "
+            "goes on from the last checkpoint."
+        )
+    else:
+        traceback.print_exception(error)
+    return EXIT_CRASH
+
+
+def _on(rank: int) -> str:
+    return f" on rank {rank}" if rank else ""
+
+
+def _store() -> Any:
+    """The key-value store all processes share; None for a single one."""
+    import torch.distributed as dist
+
+    from megagrow.runtime import processes
+
+    if processes.world_size() == 1:
+        return None
+    return dist.distributed_c10d._get_default_store()
+
+
+def _first_to_fail(store: Any, rank: int) -> int:
+    """The rank that failed first, as far as any has said; `rank` if none has."""
+    if store is None:
+        return rank
+    try:
+        return int(store.compare_set("megagrow/failed", "", str(rank)))
+    except (RuntimeError, ValueError):  # the store is gone, with the process that kept it
+        return rank
+
+
+def _is_mine_to_say(store: Any, rank: int, message: str) -> bool:
+    """Whether to print `message` here; rank 0 prints what several ranks have to say."""
+    if store is None:
+        return True
+    key = "megagrow/error/" + hashlib.sha256(message.encode()).hexdigest()
+    try:
+        if rank == 0:
+            store.set(key, "")
+            return True
+        store.wait([key], timedelta(seconds=_GRACE_S))
+    except RuntimeError:  # not in time: rank 0 has another fate
+        return True
+    return False
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+    # torchrun closes its own report with what is in this file.
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        Path(file).write_text(
+            json.dumps({"message": {"message": text, "extraInfo": extra}}), encoding="utf-8"
+        )

@@ -1,0 +1,123 @@
+"""A run killed at any moment and started again is the run that was never killed, bit by bit.
+
+Every kill is a SIGKILL of all processes of the run. MEGAGROW_KILLS=20 makes the random test long.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.train import trial
+
+
+@pytest.fixture
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trial.reference(tmp_path_factory)
+
+
+@pytest.fixture
+def file(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trial.configure(tmp_path, trial.shared_data(tmp_path_factory))
+
+
+def _kill_at(file: Path, event: str, pattern: str) -> Path:
+    """Starts the run, kills it at a moment; its folder."""
+    with trial.Job(file, freeze_at=(event, pattern)) as job:
+        job.until_frozen()
+        job.kill()
+        job.assert_gone()
+        return job.run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_a_step_then_while_it_grows_then_while_it_saves(
+    file: Path, reference: Path
+) -> None:
+    with trial.Job(file) as job:
+        job.until(lambda: trial.checkpoints(job.run))
+        job.kill()
+        job.assert_gone()
+    run = job.run
+    assert 2 <= max(trial.losses(run)) < trial.STEPS
+
+    # The old model is in the scratch folder, the new one has not read it.
+    _kill_at(file, "open", r"\.growth-.*/\.metadata r")
+    assert len(list(run.glob(".growth-*/*.distcp"))) >= 2
+
+    # In the background, in a forked process, while the training goes on.
+    _kill_at(file, "open", r"\.partial-.*\.distcp w")
+    assert list((run / "checkpoints").glob(".partial-*"))
+    assert not list(run.glob(".growth-*"))
+
+    trial.train(file)
+    assert trial.leftovers(run) == []
+    assert len(trial.resumed_at(run)) == 3
+    trial.assert_same(run, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_while_it_writes_for_growth_then_before_latest_moves(
+    file: Path, reference: Path
+) -> None:
+    run = _kill_at(file, "open", r"\.growth-.*\.distcp w")
+    assert list(run.glob(".growth-*"))
+
+    before = (run / "checkpoints" / "latest").read_text()
+    _kill_at(file, "open", r"checkpoints/\.latest\.tmp w")
+    assert (run / "checkpoints" / "latest").read_text() == before
+    assert trial.checkpoints(run)[-1] > before.strip()
+
+    trial.train(file)
+    assert trial.leftovers(run) == []
+    assert trial.checkpoints(run) == ["step_00000010", "step_00000012"]
+    trial.assert_same(run, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_killed_again_and_again_at_random(file: Path, reference: Path) -> None:
+    seed = int(os.environ.get("MEGAGROW_SEED", time.time_ns() % 100_000))
+    kills = int(os.environ.get("MEGAGROW_KILLS", 1))
+    print(f"MEGAGROW_SEED={seed} MEGAGROW_KILLS={kills}")
+    choose = random.Random(seed)
+    for _ in range(kills):
+        with trial.Job(file) as job:
+            done = len(list(trial.records(job.run, strict=False)))
+            wanted = done + choose.randint(2, 8)
+            _until_records(job, wanted)
+            time.sleep(choose.random() * 0.5)
+            job.kill()
+            job.assert_gone()
+    run = trial.train(file)
+    assert trial.leftovers(run) == []
+    trial.assert_same(run, reference)
+
+
+def _until_records(job: trial.Job, count: int) -> None:
+    def ready() -> bool:
+        ended = all(root.poll() == 0 for root in job.roots)
+        return ended or len(list(trial.records(job.run, strict=False))) >= count
+
+    job.until(ready)
+
+
+def test_the_others_end_with_an_error_when_one_rank_is_killed(file: Path) -> None:
+    with trial.Job(file) as job:
+        job.until_step(2)
+        victim = job.roots[1]
+        victim.kill()
+        begun = time.monotonic()
+        codes = job.wait(patience=60.0)
+        assert time.monotonic() - begun < 30.0
+        job.assert_gone()
+    assert codes == [1, -9]
+    assert "another process is gone" in job.output
+    assert "Traceback" not in job.output
+    assert trial.status(job.run)["state"] == "failed"
