@@ -81,6 +81,7 @@ def _kill_everywhere(store: CheckpointStore, step: int, allowed: set[tuple[int, 
         state = read_state(latest)
         assert (state["step"], state["try"]) in allowed, moment
         seen.add(state["step"])
+        assert len(store.complete()) == len(list(store.folder.glob("step_*")))
         for path in store.complete():
             assert read_state(path)["step"] == int(path.name.removeprefix("step_"))
         store.clean()

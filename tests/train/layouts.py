@@ -26,13 +26,13 @@ MODEL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def write_buckets(folder: Path, documents: int = 60) -> Path:
+def write_buckets(folder: Path, documents: int = 100) -> Path:
     """Two buckets: `easy` repeats itself and can be learned in a few steps, `hard` is noise."""
     random = np.random.RandomState(3)
     for name, repeats in (("easy", 4), ("hard", 1)):
         with BucketWriter(folder / name, vocab_size=VOCABULARY, eod=VOCABULARY - 1) as writer:
             for _ in range(documents):
-                phrase = random.randint(0, VOCABULARY - 1, size=random.randint(5, 12))
+                phrase = random.randint(0, VOCABULARY - 1, size=random.randint(8, 16))
                 writer.add(np.tile(phrase, repeats))
     return folder
 
@@ -55,7 +55,7 @@ def config_of(buckets: Path, output: Path, *stages: dict[str, Any], **sections: 
         "data": {
             "path": str(buckets),
             "buckets": {"easy": ["easy"], "hard": ["hard"]},
-            "validation_fraction": 0.1,
+            "validation_fraction": 0.2,
             **sections.get("data", {}),
         },
         "checkpoint": {"asynchronous": False, "keep": 9},

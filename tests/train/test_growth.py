@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tests.train import layouts
 from tests.train.layouts import config_of, stage
 
 OLD, NEW, STEPS = 2, 4, 2
-GPT2 = {"style": "gpt2", "num_query_groups": 4}
+GPT2 = {"style": "gpt2", "num_query_groups": 4}  # tied embeddings, biases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +94,9 @@ class Grown:
     reports: list[Report]
 
 
-def make_config(buckets: Path, output: Path, case: Case) -> RunConfig:
+def make_config(buckets: Path, output: Path, case: Case, layers: int = NEW) -> RunConfig:
     small = stage(OLD, STEPS, parallel=case.old)
-    large = stage(NEW, 2, parallel=case.new, transition={"optimizer": case.optimizer})
+    large = stage(layers, 2, parallel=case.new, transition={"optimizer": case.optimizer})
     return config_of(
         buckets, output, small, large, precision=case.precision, model=dict(case.model)
     )
@@ -129,13 +130,17 @@ def grown(
 ) -> Iterator[Grown]:
     case: Case = request.param
     world: World = request.getfixturevalue(f"world{case.ranks}")
-    output = tmp_path_factory.mktemp("grown")
-    target = output / "after"
-    target.mkdir()
-    config = make_config(buckets, output, case)
-    reports = world.run(_grow, config, starts[case.start], target)
+    config = make_config(buckets, tmp_path_factory.mktemp("grown"), case)
+    target, reports = grow(world, config, starts[case.start])
     old, new = layouts.tensors(request.getfixturevalue("world1"), starts[case.start], target)
     yield Grown(case=case, old=old, new=new, reports=reports)
+
+
+def grow(world: World, config: RunConfig, start: Path) -> tuple[Path, list[Report]]:
+    """Grows the model of a checkpoint; the folder of the new model, and what every rank saw."""
+    target = Path(config.output) / "after"
+    target.mkdir(parents=True)
+    return target, world.run(_grow, config, start, target)
 
 
 def _grow(config: RunConfig, checkpoint: Path, target: Path) -> Report:
@@ -161,7 +166,7 @@ def _grow(config: RunConfig, checkpoint: Path, target: Path) -> Report:
     group = parallel_state.get_data_parallel_group(with_context_parallel=True)
     (batch,) = parts.batches(run, state, 1)
     unregistered = _message(partial(parts.check_registered, engine, group))
-    still = _message(partial(parts.check_moves, engine, partial(parts.step, engine, batch)))
+    still = _message(partial(parts.check_moves, engine, partial(parts.step, engine, batch, 0.5)))
     return Report(
         adam_steps=adam_steps,
         unregistered=unregistered,
@@ -247,3 +252,105 @@ def test_the_first_step_moves_every_parameter(grown: Grown) -> None:
 
 def test_the_old_model_is_freed(grown: Grown) -> None:
     assert [report.live_models for report in grown.reports] == [0] * grown.case.ranks
+
+
+def test_stacking_changes_the_function_and_it_stays_finite(grown: Grown) -> None:
+    for report in grown.reports:
+        assert math.isfinite(report.loss_after)
+        # A wrong exchange of the grown weights shows in the first digit, this in the third.
+        assert 1e-4 < abs(report.loss_after - report.loss_before) < 0.5
+    assert len({(report.loss_before, report.loss_after) for report in grown.reports}) == 1
+
+
+@pytest.mark.parametrize(
+    ("ranks", "old", "new"),
+    [
+        (1, {}, {"recompute": "full"}),
+        (2, {"pipeline": 2}, {}),
+        (2, OVERLAP, {"tensor": 2}),
+        (2, {"distributed_optimizer": False}, {"pipeline": 2}),
+    ],
+    ids=["one", "pp2-to-dp2", "dp2-overlap-to-tp2", "replicated-to-pp2"],
+)
+def test_a_new_layout_alone_changes_nothing(
+    request: pytest.FixtureRequest,
+    world1: World,
+    starts: dict[tuple[Any, ...], Path],
+    buckets: Path,
+    tmp_path: Path,
+    ranks: int,
+    old: dict[str, Any],
+    new: dict[str, Any],
+) -> None:
+    case = Case(ranks=ranks, old=old, new=new)
+    config = make_config(buckets, tmp_path, case, layers=OLD)
+    target, reports = grow(request.getfixturevalue(f"world{ranks}"), config, starts[case.start])
+    before, after = layouts.tensors(world1, starts[case.start], target)
+    assert set(before) == set(after)
+    assert [key for key in before if not same(before[key], after[key])] == []
+    # The sum over the replicas' losses may have another order.
+    assert reports[0].loss_after == pytest.approx(reports[0].loss_before, rel=2e-7)
+    if ranks == 1:
+        assert reports[0].loss_after == reports[0].loss_before
+
+
+@pytest.mark.parametrize("policy", ["restart", "continue"])
+def test_the_learning_rate_follows_the_policy(
+    world1: World, buckets: Path, tmp_path: Path, policy: str
+) -> None:
+    transition = {"optimizer": "reset", "learning_rate": policy}
+    rate = {"peak": 8e-3, "warmup": 2 * layouts.STEP, "decay": "linear", "minimum": 0.0}
+    stages = (stage(OLD, 3), stage(NEW, 3, transition=transition))
+    config = config_of(buckets, tmp_path, *stages, learning_rate=rate)
+    rates = [record["lr"] for record in layouts.train(world1, config).of("step")]
+    # Middles of the steps: warmup 1/4, 3/4; then down to 0 at the end of the schedule.
+    again = [0.25, 0.75, 0.5]
+    on = [0.25, 0.75, 7 / 8, 5 / 8, 3 / 8, 1 / 8]
+    expected = again + again if policy == "restart" else on
+    assert rates == pytest.approx([8e-3 * share for share in expected])
+
+
+def test_unregistered_layers_turn_these_tests_red(
+    world1: World, starts: dict[tuple[Any, ...], Path], buckets: Path, tmp_path: Path
+) -> None:
+    case = CASES["one"]
+    target = tmp_path / "after"
+    target.mkdir()
+    config = make_config(buckets, tmp_path, case)
+    reports = world1.run(_grow_without_registration, config, starts[case.start], target)
+    old, new = layouts.tensors(world1, starts[case.start], target)
+    broken = Grown(case=case, old=old, new=new, reports=reports)
+    test_layer_j_is_old_layer_j_mod_l(broken)  # the weights are there, and do not train
+    with pytest.raises(AssertionError, match=r"decoder\.layers\.3"):
+        test_every_parameter_is_in_one_optimizer_group(broken)
+    with pytest.raises(AssertionError, match=r"decoder\.layers\.3"):
+        test_the_first_step_moves_every_parameter(broken)
+    named = set(re.findall(r"decoder\.layers\.(\d)", reports[0].unregistered))
+    assert named == {str(layer) for layer in range(OLD, NEW)}
+    assert set(re.findall(r"decoder\.layers\.(\d)", reports[0].still)) == named
+
+
+def _grow_without_registration(config: RunConfig, checkpoint: Path, target: Path) -> Report:
+    """`_grow` with a product in which layers beyond the old depth never reach the optimizer."""
+    from megatron.core.transformer.transformer_layer import TransformerLayer
+
+    from megagrow.train import engine
+
+    build_model = engine.build_model
+
+    def build_frozen(*args: Any) -> list[torch.nn.Module]:
+        chunks = build_model(*args)
+        for chunk in chunks:
+            for module in chunk.modules():
+                if isinstance(module, TransformerLayer) and module.layer_number > OLD:
+                    module.requires_grad_(False)
+        return chunks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "build_model", build_frozen)
+        return _grow(config, checkpoint, target)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two entries of a checkpoint are the same, bit for bit."""
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)

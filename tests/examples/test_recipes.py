@@ -1,0 +1,72 @@
+"""Every shipped YAML is planned, and runs for a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megagrow.config import RunConfig, load
+from megagrow.data.writer import BucketWriter
+from megagrow.plan.command import plan_text
+from megagrow.plan.schedule import make_plan
+from megagrow.train.pretrain import pretrain
+from tests.distributed import World
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("**/*.yaml"))
+
+
+@pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)
+def recipe(request: pytest.FixtureRequest) -> Path:
+    """The path of a shipped configuration."""
+    path: Path = request.param
+    return path
+
+
+def test_there_are_recipes() -> None:
+    assert "quickstart" in {path.stem for path in EXAMPLES}
+
+
+def test_it_is_planned(recipe: Path) -> None:
+    text = plan_text(load(recipe))
+    assert recipe.stem in text
+    for stage in load(recipe).stages:
+        assert stage.name in text
+
+
+def test_it_runs(recipe: Path, tmp_path: Path, world2: World) -> None:
+    config = _shortened(recipe, tmp_path)
+    assert world2.run(pretrain, config) == [0, 0]
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+
+
+def test_the_comparison_is_fair() -> None:
+    grown, scratch = (
+        make_plan(load(EXAMPLES[0].parent / f"{name}.yaml"))
+        for name in ("quickstart", "quickstart_scratch")
+    )
+    assert scratch.flops == pytest.approx(grown.flops, rel=0.005)
+    assert scratch.stages[-1].shape == grown.stages[-1].shape
+
+
+def _shortened(recipe: Path, folder: Path) -> RunConfig:
+    """The recipe with two steps a stage, on random tokens of its own vocabulary."""
+    full = load(recipe)
+    random = np.random.default_rng(0)
+    for bucket in full.data.buckets:
+        with BucketWriter(folder / bucket, vocab_size=full.model.vocab_size, eod=0) as writer:
+            for _ in range(40):
+                writer.add(random.integers(1, full.model.vocab_size, 400))
+    step = full.batch.micro_size * 2 * full.model.seq_length
+    overrides = [
+        f"data.path={folder}",
+        f"output={folder / 'run'}",
+        f"batch.global_size={full.batch.micro_size * 2}",
+        "checkpoint.interval=null",
+        "evaluation.interval=null",
+        "evaluation.sequences=2",
+        *(f"data.buckets.{bucket}={bucket}" for bucket in full.data.buckets),
+        *(f"stages.{index}.tokens={2 * step}" for index in range(len(full.stages))),
+    ]
+    return load(recipe, overrides)
