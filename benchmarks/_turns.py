@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import Any
 
 WARM_UP = 3
@@ -90,7 +92,14 @@ class Team:
     """The processes of one contender. They start at once; `wait_ready` waits for the warm-up."""
 
     def __init__(
-        self, module: str, function: str, argument: Any, *, size: int, threads: int
+        self,
+        module: str,
+        function: str,
+        argument: Any,
+        *,
+        size: int,
+        threads: int,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Start `size` processes that call `function(argument, pace)` of `module`.
 
@@ -100,6 +109,7 @@ class Team:
             argument: what it is given; pickled.
             size: ranks.
             threads: of each process.
+            environ: more environment variables of theirs.
         """
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -110,7 +120,7 @@ class Team:
         self._processes: list[BaseProcess] = []
         for rank in range(size):
             mine, theirs = context.Pipe()
-            environ = {
+            place = {
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(size),
@@ -122,9 +132,10 @@ class Team:
                 "CUDA_DEVICE_MAX_CONNECTIONS": "1",
             }
             process = context.Process(
-                target=_work, args=(environ, theirs, module, function, argument), daemon=False
+                target=_work, args=(theirs, module, function, argument), daemon=False
             )
-            process.start()
+            with _environment({**place, **environ}):
+                process.start()
             theirs.close()
             self._pipes.append(mine)
             self._processes.append(process)
@@ -168,10 +179,19 @@ class Team:
         return turns
 
 
-def _work(
-    environ: dict[str, str], pipe: Connection, module: str, function: str, argument: Any
-) -> None:
-    os.environ.update(environ)  # before torch is imported
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """For processes that start inside: some variables are read before Python runs."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _work(pipe: Connection, module: str, function: str, argument: Any) -> None:
     contender: Callable[[Any, Pace], None] = getattr(import_module(module), function)
     try:
         contender(argument, Pace(pipe))

@@ -172,7 +172,9 @@ def _state(model: TrainedModel, *, loading: bool) -> dict[str, Any]:
 
 def _is_fp32(model: TrainedModel) -> bool:
     return all(
-        parameter.dtype == torch.float32 for chunk in model.chunks for parameter in chunk.parameters()
+        parameter.dtype == torch.float32
+        for chunk in model.chunks
+        for parameter in chunk.parameters()
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from megagrow.checkpoint.guard import guarded
 from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.checkpoint.store import CheckpointStore
 from megagrow.errors import CheckpointError
-from megagrow.runtime import failure, processes
+from megagrow.runtime import failure, orphans, processes
 
 _MEND = (
     "The last complete checkpoint is intact; mend the cause (often a full or read-only disk) and "
@@ -117,12 +118,14 @@ class CheckpointWriter:
         """Ends a background save that will not be completed; for a rank that fails, maybe alone."""
         for call in self._queue.async_calls:
             writer = getattr(call.async_caller, "process", None)
-            if writer is not None and writer.is_alive():
+            if writer is None:
+                continue
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ends by itself meanwhile
                 for each in psutil.Process(writer.pid).children(recursive=True):
                     with contextlib.suppress(psutil.NoSuchProcess):
                         each.kill()
-                writer.kill()
-                writer.join()
+            writer.kill()
+            writer.join()
 
     def _begin(self, needed_bytes: int) -> Path:
         folder = Path()
@@ -149,11 +152,22 @@ def _with_checksums(request: AsyncRequest, folder: Path) -> AsyncRequest:
     if write is None:  # this rank has nothing to write
         return request
     pattern = f"__{processes.rank()}_*"  # torch's name for the files of one rank
-    return request._replace(async_fn=functools.partial(_write, write, folder, pattern))
+    return request._replace(async_fn=functools.partial(_write, write, folder, pattern, os.getpid()))
 
 
 def _write(
-    write: Callable[..., None], folder: Path, pattern: str, *args: Any, **kwargs: Any
+    write: Callable[..., None],
+    folder: Path,
+    pattern: str,
+    trainer: int,
+    *args: Any,
+    **kwargs: Any,
 ) -> None:
+    writer = os.getpid()
+    if writer != trainer:
+        # What a killed trainer was saving is lost: its writer, and the writers that one forks,
+        # would only hold memory and the disk.
+        orphans.end_with_parent(trainer)
+        os.register_at_fork(after_in_child=lambda: orphans.end_with_parent(writer))
     write(*args, **kwargs)
     integrity.note(folder, pattern)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from megagrow.config import RunConfig
 from megagrow.config.loader import from_source
@@ -23,17 +26,17 @@ STEP = BATCH * LENGTH
 MODEL: dict[str, Any] = {
     "hidden_size": 32, "num_attention_heads": 4, "num_query_groups": 2, "ffn_hidden_size": 64,
     "vocab_size": VOCABULARY, "vocab_padding": 16, "seq_length": LENGTH,
+    "init": {"std": 0.1},  # large: what the layers do shows in the loss
 }  # fmt: skip
 
 
 def write_buckets(folder: Path, documents: int = 100) -> Path:
-    """Two buckets: `easy` repeats itself and can be learned in a few steps, `hard` is noise."""
+    """Two buckets of phrases said twice: `easy` of few words, soon learned, and `hard`."""
     random = np.random.RandomState(3)
-    for name, repeats in (("easy", 4), ("hard", 1)):
+    for name, words in (("easy", 12), ("hard", VOCABULARY - 1)):
         with BucketWriter(folder / name, vocab_size=VOCABULARY, eod=VOCABULARY - 1) as writer:
             for _ in range(documents):
-                phrase = random.randint(0, VOCABULARY - 1, size=random.randint(8, 16))
-                writer.add(np.tile(phrase, repeats))
+                writer.add(np.tile(random.randint(0, words, size=random.randint(8, 16)), 2))
     return folder
 
 
@@ -116,20 +119,44 @@ def outcome(folder: Path) -> Outcome:
     return Outcome(folder=folder, records=tuple(json.loads(line) for line in lines))
 
 
+@functools.cache
+def freeze_imports() -> None:
+    """Takes what is imported out of the garbage collector's sight, once per worker.
+
+    Every change of layout collects garbage, and looking through torch takes longer than such a
+    run's training.
+    """
+    from megagrow.train import pretrain  # noqa: F401 - with all that it imports
+
+    gc.collect()
+    gc.freeze()
+
+
 def run(config: RunConfig, resume: str = "never") -> int:
     """The run, on the processes that are up."""
     from megagrow.train.pretrain import pretrain
 
+    freeze_imports()
     return pretrain(config, resume=resume)
 
 
-def tensors(world: World, *checkpoints: Path) -> list[dict[str, Any]]:
-    """Every tensor of each checkpoint, whole, under its key; from rank 0 of a world."""
-    found: list[dict[str, Any]] = world.run(_plain, checkpoints)[0]
+def tensors(world: World, *checkpoints: Path) -> list[dict[str, torch.Tensor]]:
+    """Every tensor of each checkpoint, whole, under its key; read by a world of one."""
+    found: list[dict[str, torch.Tensor]] = world.run(_plain, checkpoints)[0]
     return found
 
 
-def _plain(checkpoints: tuple[Path, ...]) -> list[dict[str, Any]]:
+def _plain(checkpoints: tuple[Path, ...]) -> list[dict[str, torch.Tensor]]:
     from megatron.core.dist_checkpointing import load_plain_tensors
 
-    return [load_plain_tensors(str(checkpoint)) for checkpoint in checkpoints]
+    return [
+        {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+        for found in (load_plain_tensors(str(checkpoint)) for checkpoint in checkpoints)
+    ]
+
+
+def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
+    """Keys that only one has, or whose tensors are not the same bit for bit."""
+    return sorted(set(one) ^ set(other)) + [
+        key for key in sorted(set(one) & set(other)) if not torch.equal(one[key], other[key])
+    ]

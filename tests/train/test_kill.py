@@ -114,8 +114,8 @@ def test_the_others_end_with_an_error_when_one_rank_is_killed(file: Path) -> Non
         victim = job.roots[1]
         victim.kill()
         begun = time.monotonic()
-        codes = job.wait(patience=60.0)
-        assert time.monotonic() - begun < 30.0
+        codes = job.wait()
+        assert time.monotonic() - begun < 60.0  # gloo notices at once; the rest is a busy machine
         job.assert_gone()
     assert codes == [1, -9]
     assert "another process is gone" in job.output

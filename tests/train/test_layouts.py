@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from megagrow.config import RunConfig
 from megagrow.plan.schedule import make_plan
@@ -86,12 +85,8 @@ EXACT = {
     "recompute-full": Case(ranks=1, small={"recompute": "full"}),
     "overlap-alone": Case(ranks=1, small=OVERLAP),
     "pp2": Case(ranks=2, small={"pipeline": 2}, sections=UNCLIPPED),
-    "pp2-recompute": Case(
-        ranks=2, small={"pipeline": 2, "recompute": "full"}, sections=UNCLIPPED
-    ),
-    "pp2-interleaved": Case(
-        ranks=2, small={"pipeline": 2}, large=INTERLEAVED, sections=UNCLIPPED
-    ),
+    "pp2-recompute": Case(ranks=2, small={"pipeline": 2, "recompute": "full"}, sections=UNCLIPPED),
+    "pp2-interleaved": Case(ranks=2, small={"pipeline": 2}, large=INTERLEAVED, sections=UNCLIPPED),
     "pp2-overlap": Case(ranks=2, small={"pipeline": 2, **OVERLAP}, sections=UNCLIPPED),
     "replicated-unclipped": Case(
         ranks=1, small={"distributed_optimizer": False}, sections=UNCLIPPED
@@ -109,9 +104,7 @@ def buckets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(
-    world1: World, buckets: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Reference:
+def reference(world1: World, buckets: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """The run of one process with the same sections."""
     made: dict[str, Outcome] = {}
 
@@ -146,7 +139,7 @@ def test_layout_trains_and_grows_as_one_process(
     assert found.samples == expected.samples
     assert [record["layers"] for record in found.of("step")] == [2, 2, 4, 4, 4]
     # The runs do learn: equal losses of models that stand still would prove nothing.
-    assert expected.losses[-1] < expected.losses[0] - 0.02
+    assert expected.losses[-1] < expected.losses[0] - 0.3
     assert min(expected.norms) > 0.8
 
 
@@ -165,10 +158,8 @@ def test_layout_equals_one_process_bit_for_bit(
     assert found.evaluations == expected.evaluations
     assert found.samples == expected.samples
     one, other = layouts.tensors(world1, expected.checkpoint(5), found.checkpoint(5))
-    assert set(one) == set(other)
-    tensors = [key for key, value in one.items() if isinstance(value, torch.Tensor)]
-    assert len(tensors) > 80  # weights and both moments
-    assert [key for key in tensors if not torch.equal(one[key], other[key])] == []
+    assert len(one) > 80  # weights and both moments
+    assert layouts.differing(one, other) == []
 
 
 @pytest.mark.parametrize("recompute", ["selective", "full"])

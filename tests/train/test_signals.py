@@ -61,7 +61,7 @@ def test_a_second_interrupt_ends_at_once(file: Path) -> None:
         job.roots[0].send_signal(signal.SIGINT)
         job.until_frozen()  # in the save that the first one asked for
         job.roots[0].send_signal(signal.SIGINT)
-        assert job.wait(patience=30.0) == [130]
+        assert job.wait(patience=60.0) == [130]
         job.assert_gone()
     assert "interrupted" in job.output
     assert "Traceback" not in job.output

@@ -7,7 +7,6 @@ import copy
 import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "pretrain_grow.py"
 KILLED_AT = Path(__file__).with_name("killed_at.py")
 VOCABULARY = 128
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 STEP_TOKENS = 64
 """Tokens of one optimizer step of `CONFIG`."""
@@ -133,6 +132,7 @@ class Job:
         self.file = file
         self.run = Path(yaml.safe_load(file.read_text())["output"])
         self._seen: dict[int, psutil.Process] = {}
+        self._sessions: set[int] = set()
         self._log = file.with_name(f"log_{time.monotonic_ns()}.txt")
         self._marker = file.with_name(f"frozen_{time.monotonic_ns()}")
         command = [str(ENTRY), str(file), *arguments]
@@ -179,25 +179,31 @@ class Job:
         return self._log.read_text(errors="replace")
 
     def tree(self) -> list[psutil.Process]:
-        """Every process that lives or was seen alive, helpers included."""
+        """Every process of it that lives, helpers and orphans included."""
         for root in self.roots:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(root.pid)
-                for each in (process, *process.children(recursive=True)):
-                    self._seen.setdefault(each.pid, each)
+                # torchrun puts each trainer into a session of its own.
+                self._sessions.add(root.pid)
+                self._sessions.update(each.pid for each in psutil.Process(root.pid).children())
+        for pid in psutil.pids():
+            # Processes keep their session when their parent is gone.
+            with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+                if os.getsid(pid) in self._sessions:
+                    self._seen.setdefault(pid, psutil.Process(pid))
         return [each for each in self._seen.values() if _lives(each)]
-
-    def trainers(self) -> list[psutil.Process]:
-        """The processes that train, in no order."""
-        return [each for each in self.tree() if _is_trainer(each)]
 
     def kill(self) -> None:
         """SIGKILL to every process at once, as a lost machine would end them."""
-        # Stopped first: none may react to the end of another.
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for each in self.tree():
+        # Stopped first, until none is left that could start another or react to the end of one.
+        stopped: set[int] = set()
+        while new := [each for each in self.tree() if each.pid not in stopped]:
+            for each in new:
+                stopped.add(each.pid)
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    each.send_signal(number)
+                    each.suspend()
+        for each in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         for root in self.roots:
             root.wait()
 
@@ -237,7 +243,7 @@ class Job:
         self.assert_gone()
         return self
 
-    def assert_gone(self, *, patience: float = 10.0) -> None:
+    def assert_gone(self, *, patience: float = 30.0) -> None:
         """No process of the job may live, helpers included."""
         deadline = time.monotonic() + patience
         while left := self.tree():
@@ -368,21 +374,6 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _is_trainer(process: psutil.Process) -> bool:
-    """Whether it is neither torchrun nor a helper of a trainer."""
-    try:
-        words: Sequence[str] = process.cmdline()
-        parent = process.parent()
-        above: Sequence[str] = parent.cmdline() if parent else ()
-    except psutil.NoSuchProcess:
-        return False
-    return _runs_entry(words) and not _runs_entry(above)
-
-
-def _runs_entry(words: Sequence[str]) -> bool:
-    return len(words) > 2 and "torch.distributed.run" not in words and str(ENTRY) in words
 
 
 def _free_port() -> int:
