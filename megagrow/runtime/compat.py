@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from megagrow.runtime import device
 from megagrow.runtime.orphans import start_manager
 
 _MARK = "_megagrow_compat"
@@ -34,6 +35,35 @@ def install() -> None:
     _keep_adam_steps()
     _find_parameters_in_padded_buckets()
     _end_queue_manager_with_process()
+    _fail_to_finish_together()
+
+
+def _fail_to_finish_together() -> None:
+    """Let every rank hear that rank 0 could not write a checkpoint's index.
+
+    The last step of a save: rank 0 alone writes ``.metadata`` and then tells the others, who wait
+    for it, how the save went. An ``OSError`` there (a full disk) skips the telling, in 0.16.1 and
+    0.19.2.
+    """
+    from megatron.core.dist_checkpointing.strategies import torch as strategy
+    from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
+
+    finalize = strategy.save_state_dict_async_finalize
+    if hasattr(finalize, _MARK):
+        return
+
+    @functools.wraps(finalize)
+    def finalize_and_tell(storage_writer: Any, global_metadata: Any, dist_wrapper: Any) -> None:
+        try:
+            finalize(storage_writer, global_metadata, dist_wrapper)
+        except OSError as error:
+            told = torch.ones(1, dtype=torch.int, device=device.device())
+            rank = dist_wrapper.coordinator_rank
+            torch.distributed.broadcast(told, src=rank, group=dist_wrapper.group)
+            raise CheckpointException("write", {rank: _wrap_exception(error)}) from error
+
+    setattr(finalize_and_tell, _MARK, True)
+    strategy.save_state_dict_async_finalize = finalize_and_tell
 
 
 def _keep_adam_steps() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,36 @@ def test_an_abandoned_save_leaves_no_process_and_no_checkpoint(
     store = CheckpointStore(folder=folder, keep=1)
     store.clean()
     assert not list(folder.glob(".partial-*"))
+
+
+def _save_without_room_for_the_index(file: str, folder: str) -> str:
+    """What a save says whose very last file, which rank 0 alone writes, finds the disk full."""
+    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+
+    engine = _engine(file)
+    writer = _writer(folder, [], asynchronous=True)
+    whole = FileSystemWriterAsync.finish
+    FileSystemWriterAsync.finish = _no_space
+    try:
+        writer.save(engine.trained(0), 1, {}, needed_bytes=0)
+        writer.wait()
+    except CheckpointError as error:
+        return str(error)
+    finally:
+        FileSystemWriterAsync.finish = whole
+        writer.abandon()
+        engine.release()
+    return ""
+
+
+def _no_space(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_index_that_finds_no_room_fails_on_every_rank_alike(
+    file: str, tmp_path: Path, world2: World
+) -> None:
+    folder = str(tmp_path / "checkpoints")
+    main, other = world2.run(_save_without_room_for_the_index, file, folder, timeout=60)
+    assert main == other
+    assert "No space left on device" in main
