@@ -130,6 +130,7 @@ class Team:
                 "TORCHELASTIC_RESTART_COUNT": "0",
                 "OMP_NUM_THREADS": str(threads),
                 "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+                "PYTHONWARNINGS": "ignore::UserWarning,ignore::FutureWarning",
             }
             process = context.Process(
                 target=_work, args=(theirs, module, function, argument), daemon=False

@@ -6,6 +6,7 @@ Imports nothing heavy: a helper process imports this module and little else.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from multiprocessing.context import SpawnContext
@@ -26,7 +27,13 @@ def start_manager(context: SpawnContext) -> SyncManager:
 
 
 def end_with_parent(parent: int) -> None:
-    """Watch, in a thread, for the end of process ``parent``, and end this process with it."""
+    """Watch, in a thread, for the end of process ``parent``, and end this process with it.
+
+    Signals that ask the run to stop often go to all its processes (Slurm, Ctrl-C). The parent still
+    has a checkpoint to save then, and needs its helper for that.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -112,6 +112,17 @@ def test_loss_does_not_depend_on_the_layout(
         assert losses == pytest.approx(expected, rel=5e-7)
 
 
+def test_an_interleaved_pipeline_takes_a_count_it_can_run(
+    world1: World, world2: World, buckets: Path, tmp_path: Path
+) -> None:
+    """Six sequences are three micro-batches of two, which two stages cannot interleave."""
+    config = make_config(buckets, tmp_path, {"pipeline": 2, "virtual_pipeline": 2})
+    expected = world1.run(_direct, make_config(buckets, tmp_path, {}), 6)[0]
+    losses = world2.run(_losses, config, 6, 2)[0]
+    assert losses["easy"] == pytest.approx(expected["easy"], rel=1e-6)
+    assert losses["hard"] == pytest.approx(expected["hard"], rel=1e-6)
+
+
 def test_a_bucket_with_fewer_sequences_than_replicas_is_left_out(
     world2: World, world4: World, buckets: Path, tmp_path: Path, world1: World
 ) -> None:

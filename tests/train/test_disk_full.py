@@ -54,21 +54,25 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     tmp_path: Path, small_disk: Path, tmp_path_factory: pytest.TempPathFactory, world2: World
 ) -> None:
     run = small_disk / "run"
-    changes = {"checkpoint.keep": 1, "output": str(run)}
+    scratch = tmp_path / "scratch"
+    changes = {
+        "checkpoint.keep": 1,
+        "checkpoint.growth_scratch": str(scratch),
+        "output": str(run),
+    }
     file = trial.configure(tmp_path, trial.shared_data(tmp_path_factory), changes)
-    assert trial.start(world2, file, "limits.wall_time=0.001") == (75, "")
-    good = trial.content(run / "checkpoints")
 
-    # Not enough by the estimate: nothing is written.
-    filler = _leave(small_disk, _save_needs(file, 2) - 20_000)
+    # Room for two checkpoints of the small model, but not for one of the grown one beside that.
+    filler = _leave(small_disk, 1_000_000)
     code, message = trial.start(world2, file)
     assert code == 2
     assert "a checkpoint needs about" in message
     assert "last complete checkpoint is intact" in message
-    assert trial.content(run / "checkpoints") == good
+    assert trial.checkpoints(run) == ["step_00000005"]
+    good = trial.content(run / "checkpoints")
 
-    # Enough by the estimate, but something else fills the disk meanwhile: the save fails halfway.
-    filler = _leave(small_disk, _save_needs(file, 2) + 20_000)
+    # Enough by the estimate, which leaves out what the format adds: the save fails halfway.
+    filler = _leave(small_disk, _save_needs(file, 4) + 20_000)
     code, message = trial.start(world2, file)
     assert code == 2
     assert "saving failed: " in message
@@ -80,11 +84,11 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
 
     # The scratch folder of growth is on a full disk, the checkpoints are not.
     filler.unlink()
-    scratch = small_disk / "scratch"
-    scratch.mkdir()
+    small_scratch = small_disk / "scratch"
+    small_scratch.mkdir()
     elsewhere = trial.configure(tmp_path / "elsewhere", trial.shared_data(tmp_path_factory))
     filler = _leave(small_disk, 100_000)
-    code, message = trial.start(world2, elsewhere, f"checkpoint.growth_scratch={scratch}")
+    code, message = trial.start(world2, elsewhere, f"checkpoint.growth_scratch={small_scratch}")
     assert code == 2
     assert "growing failed: " in message
     assert re.search(FULL, message), message

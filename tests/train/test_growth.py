@@ -251,6 +251,40 @@ def test_the_old_model_is_freed(grown: Grown) -> None:
     assert [report.live_models for report in grown.reports] == [0] * grown.case.ranks
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_holds_one_model_at_a_time(
+    world2: World, buckets: Path, tmp_path: Path, precision: str
+) -> None:
+    """Also after training, with every hook and callback in place that overlap needs."""
+    rows = [stage(2, 1), stage(4, 1), stage(4, 1, parallel={"overlap_param_gather": False})]
+    config = config_of(buckets, tmp_path, *rows, parallel=OVERLAP, precision=precision)
+    assert world2.run(_run_and_count, config) == [[0, 0]] * 2
+
+
+def _run_and_count(config: RunConfig) -> list[int]:
+    """Runs; after each transition, how many chunks of the models before are alive."""
+    import gc
+    import weakref
+
+    from megagrow.train import loop
+
+    old: list[Any] = []
+    alive = []
+    enter_stage = loop.enter_stage
+
+    def enter_and_count(run: Any, engine: Any, state: Any) -> Any:
+        old.extend(weakref.ref(chunk) for chunk in engine.chunks)
+        entered = enter_stage(run, engine, state)
+        gc.collect()
+        alive.append(sum(chunk() is not None for chunk in old))
+        return entered
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "enter_stage", enter_and_count)
+        layouts.run(config)
+    return alive
+
+
 def test_stacking_changes_the_function_and_it_stays_finite(grown: Grown) -> None:
     for report in grown.reports:
         assert math.isfinite(report.loss_after)

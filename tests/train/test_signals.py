@@ -68,6 +68,20 @@ def test_a_second_interrupt_ends_at_once(file: Path) -> None:
     assert trial.checkpoints(job.run) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_to_every_process_spares_the_helpers_that_save(
+    file: Path, number: signal.Signals
+) -> None:
+    with trial.Job(file, "parallel.pipeline=1", processes=1) as job:
+        job.until(lambda: trial.checkpoints(job.run))
+        for each in job.tree():
+            each.send_signal(number)
+        assert job.wait() == [EXIT_REQUEUE], job.output
+        job.assert_gone()
+    _stopped(job.run, "preempted")
+    assert "Traceback" not in job.output
+
+
 def _stopped(run: Path, reason: str) -> int:
     """The step a run stopped at, where its newest checkpoint must be."""
     status = trial.status(run)

@@ -51,7 +51,7 @@ def test_a_bad_step_on_one_rank_leaves_every_rank_untouched(
     for rank in world2.run(_bad_step, config, bad):
         assert rank["updated"] == [True, False, True]
         assert math.isfinite(rank["loss"]) == (bad == "gradient")
-        assert not math.isfinite(rank["norm"])
+        assert not math.isfinite(rank["norm"])  # not a number where it was not looked at
         assert rank["changed"] == []
         # The next step is the one that would have been, to the last bit.
         assert rank["recovered"] == rank["expected"]
@@ -100,7 +100,8 @@ def _poison(engine: Any, bad: str) -> Any:
     """Makes the loss, or one gradient, of this rank not finite."""
     module = engine.chunks[-1].module
     if bad == "loss":
-        return module.register_forward_hook(lambda *call: call[-1] * math.nan)
+        # Its gradients stay finite, so only the loss tells.
+        return module.register_forward_hook(lambda *call: call[-1] + math.inf)
     parameter = next(module.parameters())
     return parameter.register_hook(lambda gradient: gradient * math.inf)
 
