@@ -77,9 +77,9 @@ def is_lost_peer(error: BaseException) -> bool:
 
 def report_early(error: MegagrowError) -> int:
     """Says on stderr why this process ends before it has joined the others; its exit code."""
-    rank = int(os.environ.get("RANK") or 0)
+    rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
     if rank:
-        # If rank 0 fails alike, torchrun ends this process meanwhile.
+        # If rank 0 fails alike, torchrun or srun ends this process meanwhile.
         time.sleep(_GRACE_S)
     _say(f"error{_on(rank)}: {error}")
     return EXIT_ERROR

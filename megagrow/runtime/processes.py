@@ -112,10 +112,23 @@ def start(timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
             device.backend(), store=HashStore(), rank=0, world_size=1, timeout=timeout
         )
     else:
-        dist.init_process_group(
-            device.backend(), rank=place.rank, world_size=place.world_size, timeout=timeout
-        )
+        try:
+            dist.init_process_group(
+                device.backend(), rank=place.rank, world_size=place.world_size, timeout=timeout
+            )
+        except dist.DistNetworkError as error:
+            raise LayoutError(_no_rendezvous(place, error)) from error
     return True
+
+
+def _no_rendezvous(place: Place, error: dist.DistNetworkError) -> str:
+    meeting = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    return (
+        f"rank {place.rank} of {place.world_size} could not meet the others at {meeting}: "
+        f"{str(error).splitlines()[0]}\n"
+        "If the address is in use, another job on that machine has it: choose another "
+        "MASTER_PORT. If nobody answers, MASTER_ADDR must name the machine of rank 0."
+    )
 
 
 def _choose_gpu(local_rank: int) -> None:

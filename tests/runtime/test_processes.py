@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +205,21 @@ def test_a_lost_peer_is_an_error_and_not_a_hang(tmp_path: Path, timeout_s: str, 
         for worker in workers:
             worker.kill()
             worker.communicate()
+
+
+def test_a_port_in_use_is_one_error_that_says_where(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other_job:
+        port = str(other_job.getsockname()[1])
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **meeting}
+        done = subprocess.run(
+            [sys.executable, _script(tmp_path, _DIES), "60", "die"],
+            env={**_environment(), **place},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    error = done.stderr[done.stderr.rindex("LayoutError") :]
+    assert f"127.0.0.1:{port}" in error
+    assert "another MASTER_PORT" in error

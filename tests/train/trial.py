@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import numpy as np
@@ -377,6 +378,13 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on and that no outgoing connection is given meanwhile.
+
+    Those come from /proc/sys/net/ipv4/ip_local_port_range, which starts above these.
+    """
+    choose = SystemRandom()  # not one that a test seeds, alike in every test process
+    while True:
+        port = choose.randrange(15_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
