@@ -1,4 +1,4 @@
-"""Log lines that say which rank speaks; rank 0 tells, the others only warn."""
+"""Log lines: rank 0 tells how the run goes, the others only warn, and say who they are."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _NOISE = (
     "No module named 'triton'",
     "Transformer Engine and Apex",
     "torchao",
+    "MCore's async save is deprecated",
 )
 
 #: Warnings that torch and megatron-core make on their own account, not on ours.
@@ -38,7 +39,7 @@ _THIRD_PARTY_MODULES = r"(megatron|torch)\..*"
 
 
 def configure(level: int | str = logging.INFO) -> None:
-    """Send the log of this process to stderr, each line with its rank; safe to call again.
+    """Send the log of this process to stderr; safe to call again.
 
     Args:
         level: Lowest level that rank 0 writes; the other ranks write warnings and above.
@@ -47,12 +48,7 @@ def configure(level: int | str = logging.INFO) -> None:
     place = processes.place_from_environment(os.environ)
     handler = logging.StreamHandler()
     handler.set_name(_HANDLER_NAME)
-    handler.setFormatter(
-        logging.Formatter(
-            f"%(asctime)s [rank {place.rank}] %(levelname)s %(name)s: %(message)s",
-            datefmt="%H:%M:%S",
-        )
-    )
+    handler.setFormatter(_Formatter(place.rank))
     handler.addFilter(_is_not_noise)
     root = logging.getLogger()
     for old in [each for each in root.handlers if each.get_name() == _HANDLER_NAME]:
@@ -64,6 +60,22 @@ def configure(level: int | str = logging.INFO) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=_THIRD_PARTY_MODULES)
     for text in (*_NOISE, *_WARNINGS):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
+
+
+class _Formatter(logging.Formatter):
+    """What the run tells goes without ado; everything else with rank, level and origin."""
+
+    _TIME = "%H:%M:%S"
+
+    def __init__(self, rank: int) -> None:
+        super().__init__("%(asctime)s %(message)s", datefmt=self._TIME)
+        self._origin = logging.Formatter(
+            f"%(asctime)s [rank {rank}] %(levelname)s %(name)s: %(message)s", datefmt=self._TIME
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = record.levelno == logging.INFO and record.name.split(".")[0] == "megagrow"
+        return super().format(record) if told else self._origin.format(record)
 
 
 def _is_not_noise(record: logging.LogRecord) -> bool:
