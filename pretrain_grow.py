@@ -7,6 +7,7 @@ torchrun --nproc-per-node 8 pretrain_grow.py CONFIG.yaml [key.path=value ...]
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from megagrow.config import RunConfig, load
@@ -65,7 +66,10 @@ def plan(config: RunConfig, arguments: argparse.Namespace) -> int:
     from megagrow.plan.command import plan_text
 
     wanted = {"hardware": arguments.hardware, "as_json": arguments.json}
-    print(plan_text(config, arguments.world_size, **wanted))
+    try:
+        print(plan_text(config, arguments.world_size, **wanted), flush=True)
+    except BrokenPipeError:  # of `| head`; nothing more can be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

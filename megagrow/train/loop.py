@@ -7,7 +7,7 @@ import math
 import time
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from megagrow.curriculum import SamplerState, weights_at
 from megagrow.data.loader import Batch
@@ -19,15 +19,13 @@ from megagrow.runtime import processes, seeds
 from megagrow.train.data import stage_batches
 from megagrow.train.engine import Engine
 from megagrow.train.progress import Progress
-from megagrow.train.run import Run, plain_config
+from megagrow.train.run import EndReason, Run, plain_config
 from megagrow.train.state import TrainState
 from megagrow.train.step import StepResult, train_step
 from megagrow.train.stop import StopReason, StopWatch
 from megagrow.train.transition import enter_stage
 
 logger = logging.getLogger(__name__)
-
-EndReason = Literal["completed", "preempted", "wall_time"]
 
 BYTES_PER_PARAMETER = 16
 """Of a checkpoint: weights (up to 4 bytes), fp32 master weights and two moments."""
@@ -106,6 +104,7 @@ def _advance(
         limits = run.config.limits
         if limits.on_nan == "stop" or skipped > limits.max_skips:
             run.checkpoints.wait()  # every rank comes here: what is being saved is good
+            run.record_end(state, "nan")
             raise TrainingError(
                 f"{what}. The weights were not updated and the last checkpoint is intact. Lower "
                 "learning_rate.peak or lengthen the warmup, look at the data of this step, or set "

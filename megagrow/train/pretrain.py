@@ -21,10 +21,11 @@ from megagrow.train.data import open_data
 from megagrow.train.engine import Engine, build_engine
 from megagrow.train.identity import check_identity
 from megagrow.train.learning_rate import learning_rates
-from megagrow.train.loop import EndReason, train
+from megagrow.train.loop import train
 from megagrow.train.metrics import MetricsWriter
 from megagrow.train.progress import ProgressLine
 from megagrow.train.run import (
+    EndReason,
     Run,
     plain_config,
     store_of,
@@ -59,11 +60,11 @@ def pretrain(config: RunConfig, *, resume: str = "auto") -> int:
         plan = make_plan(config, processes.world_size())
         checkpoint = find_checkpoint(config, resume)
         with StopWatch(config.limits.wall_time) as watch:
-            run = _open(config, plan)
+            run = _open(config, plan, begun)
             write_status(folder, "running", world_size=processes.world_size())
             engine, state = _begin(run, checkpoint)
             state, reason = train(run, engine, state, watch)
-            _end(run, state, reason, time.monotonic() - begun)
+            _end(run, state, reason)
     except BaseException as error:
         if run is not None:
             run.progress.close()
@@ -99,7 +100,7 @@ def find_checkpoint(config: RunConfig, resume: str) -> Path | None:
     return processes.broadcast_object(found)
 
 
-def _open(config: RunConfig, plan: RunPlan) -> Run:
+def _open(config: RunConfig, plan: RunPlan, begun: float) -> Run:
     data = open_data(config, plan)
     main = processes.is_main()
     with failure.together():
@@ -123,6 +124,7 @@ def _open(config: RunConfig, plan: RunPlan) -> Run:
             asynchronous=config.checkpoint.asynchronous,
             on_saved=lambda saved: _record_checkpoint(metrics, plan, saved),
         ),
+        begun=begun,
         peak_tflops=device.peak_tflops(config.precision)[0],
     )
     if main:
@@ -180,9 +182,9 @@ def _saved_state(run: Run, checkpoint: Path) -> TrainState:
     return state
 
 
-def _end(run: Run, state: TrainState, reason: EndReason, seconds: float) -> None:
+def _end(run: Run, state: TrainState, reason: EndReason) -> None:
     run.checkpoints.close()
-    run.record("end", state, reason=reason, seconds=seconds)
+    run.record_end(state, reason)
     run.progress.close()
     run.metrics.close()
     code = 0 if reason == "completed" else EXIT_REQUEUE

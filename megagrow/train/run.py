@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import megatron.core
 import torch
@@ -27,6 +27,8 @@ from megagrow.train.learning_rate import LearningRates
 from megagrow.train.metrics import Event, MetricsWriter
 from megagrow.train.progress import ProgressLine
 from megagrow.train.state import TrainState
+
+EndReason = Literal["completed", "preempted", "wall_time", "nan"]
 
 CONFIG_FILE = "config.yaml"
 STATUS_FILE = "status.json"
@@ -58,6 +60,9 @@ class Run:
     checkpoints: CheckpointWriter
     """Its checkpoints."""
 
+    begun: float
+    """When this start of it began, by `time.monotonic`."""
+
     peak_tflops: float | None
     """Dense peak of one device at the run's precision; None where none is known."""
 
@@ -86,6 +91,10 @@ class Run:
             flops=float(self.plan.flops_at(state.step)),
             **fields,
         )
+
+    def record_end(self, state: TrainState, reason: EndReason) -> None:
+        """Writes the last event of this start."""
+        self.record("end", state, reason=reason, seconds=time.monotonic() - self.begun)
 
 
 def store_of(config: RunConfig) -> CheckpointStore:

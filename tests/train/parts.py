@@ -43,6 +43,7 @@ def open_run(config: RunConfig) -> Run:
         checkpoints=CheckpointWriter(
             store_of(config), asynchronous=False, on_saved=lambda saved: None
         ),
+        begun=0.0,
         peak_tflops=None,
     )
 

@@ -251,6 +251,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, data: Path, wor
     assert re.search(r"step 2, stage 'small': the loss is .*, the gradient norm nan", message)
     assert "limits.on_nan=skip" in message
     assert trial.status(tmp_path / "run")["state"] == "failed"
+    last = list(trial.records(tmp_path / "run"))[-1]
+    assert (last["event"], last["reason"], last["step"]) == ("end", "nan", 1)
     # The checkpoint of the step before was being written: it is there, with finite weights.
     assert trial.checkpoints(tmp_path / "run") == ["step_00000001"]
     assert trial.leftovers(tmp_path / "run") == []
