@@ -45,10 +45,11 @@ def _fail_to_finish_together() -> None:
     for it, how the save went. An ``OSError`` there (a full disk) skips the telling, in 0.16.1 and
     0.19.2.
     """
+    from megatron.core.dist_checkpointing.strategies import state_dict_saver
     from megatron.core.dist_checkpointing.strategies import torch as strategy
     from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
-    finalize = strategy.save_state_dict_async_finalize
+    finalize = state_dict_saver.save_state_dict_async_finalize
     if hasattr(finalize, _MARK):
         return
 
@@ -63,7 +64,9 @@ def _fail_to_finish_together() -> None:
             raise CheckpointException("write", {rank: _wrap_exception(error)}) from error
 
     setattr(finalize_and_tell, _MARK, True)
-    strategy.save_state_dict_async_finalize = finalize_and_tell
+    for module in (state_dict_saver, strategy):  # 0.16 has a name in both, 0.19 in the first
+        if hasattr(module, finalize.__name__):
+            setattr(module, finalize.__name__, finalize_and_tell)
 
 
 def _keep_adam_steps() -> None:
