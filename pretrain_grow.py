@@ -41,14 +41,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "anew, refused where checkpoints are; FOLDER: that checkpoint",
     )
     parser.add_argument("--plan", action="store_true", help="print the plan and exit")
-    parser.add_argument(
+    planning = parser.add_argument_group("with --plan")
+    planning.add_argument(
         "--world-size", type=int, metavar="N", help="processes to plan for (default: the fewest)"
     )
-    parser.add_argument(
+    planning.add_argument(
         "--hardware", metavar="GPU:N", help="estimate the time on N of these, such as H100:64"
     )
-    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
-    return parser.parse_args(arguments)
+    planning.add_argument("--json", action="store_true", help="print the plan as JSON")
+    found = parser.parse_intermixed_args(arguments)
+    for option in ("world_size", "hardware", "json"):
+        if getattr(found, option) and not found.plan:
+            name = f"--{option.replace('_', '-')}"
+            parser.error(f"{name} is about the plan: add --plan. torchrun says how many train.")
+    return found
 
 
 def main() -> int:
@@ -59,6 +65,8 @@ def main() -> int:
         return plan(config, arguments) if arguments.plan else pretrain(config, arguments.resume)
     except MegagrowError as error:
         return failure.report_early(error)
+    except KeyboardInterrupt:  # before training could handle it
+        return failure.EXIT_INTERRUPT
 
 
 def plan(config: RunConfig, arguments: argparse.Namespace) -> int:

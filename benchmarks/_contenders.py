@@ -33,10 +33,9 @@ def ours(path: str, pace: Pace) -> None:
     class TurnWatch(StopWatch):
         """Asked at the end of every step; the rest of the loop does not notice the turns."""
 
-        def reason(self) -> StopReason | None:
-            answer = super().reason()
+        def reason(self, votes: Sequence[int]) -> StopReason | None:
             pace()
-            return answer
+            return super().reason(votes)
 
     logging.configure("WARNING")
     processes.start()

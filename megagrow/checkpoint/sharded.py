@@ -49,6 +49,12 @@ MASTER = "optimizer.state.param."
 """Key of the fp32 master weights, whatever the optimizer's class, so that a stage may shard its
 optimizer and the next one not. Stored in bf16 only: in fp32 they are the weights."""
 
+EXTRA = "_extra_state"
+"""End of the keys of Transformer Engine's fp8 statistics: empty in bf16 and fp32, and left out, so
+that a checkpoint loads with it and without it."""
+
+TorchAdam = torch.optim.Adam | torch.optim.AdamW
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedModel:
@@ -78,10 +84,12 @@ def save_request(model: TrainedModel, folder: str | Path) -> AsyncRequest:
     # 0.19 would hand the request to the package nvidia-resiliency-ext unless told not to.
     knows = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
     state = _state(model, loading=False)
-    if _is_fp32(model):
-        for container, key, value in list(nested_items_iter(state["optimizer"])):
-            if isinstance(value, ShardedBase) and value.key.startswith(MASTER):
-                del container[key]
+    fp32 = _is_fp32(model)
+    for container, key, value in list(nested_items_iter(state)):
+        if isinstance(value, ShardedBase) and (
+            value.key.endswith(EXTRA) or (fp32 and value.key.startswith(MASTER))
+        ):
+            del container[key]
     request: AsyncRequest = dist_checkpointing.save(
         state,
         str(folder),
@@ -121,10 +129,14 @@ def load(
     weights = {slot.value.key: slot.container[slot.key] for slot in slots}
     for slot in masters:
         slot.container[slot.key] = weights[slot.value.key.removeprefix(MASTER)]
-    _set_updates(state["optimizer"], model.updates)
     for index, chunk in enumerate(model.chunks):
         chunk.load_state_dict(state[f"model{index}"], strict=True)
+    inner = state["optimizer"].get("optimizer", state["optimizer"])
+    if "state" in inner and all(isinstance(adam, TorchAdam) for adam in _adams(model.optimizer)):
+        # Optimizers that are not distributed: torch asks for a step where its fused kin refuse one.
+        inner["state"]["common_step"] = torch.zeros(())
     model.optimizer.load_state_dict(state["optimizer"])
+    set_updates(model.optimizer, model.updates)
 
 
 def prepare(optimizer: MegatronOptimizer) -> None:
@@ -136,10 +148,31 @@ def prepare(optimizer: MegatronOptimizer) -> None:
         if getattr(part, "is_stub_optimizer", False):
             continue
         part.init_state_fn(part.optimizer, part.config)
-        if isinstance(part.optimizer, torch.optim.Adam | torch.optim.AdamW):
+        if isinstance(part.optimizer, TorchAdam):
             for state in part.optimizer.state.values():
                 # On the device, as the fused AdamW wants it.
                 state.setdefault("step", torch.zeros((), device=state["exp_avg"].device))
+
+
+def set_updates(optimizer: MegatronOptimizer, updates: int) -> None:
+    """Sets the step count of Adam's bias correction.
+
+    torch's AdamW keeps it with every parameter; the fused Adams of Transformer Engine and Apex keep
+    it in the parameter groups, from their first step on, and megatron-core does not carry it over
+    to one that has not stepped (0.16.1, 0.19.2).
+    """
+    for adam in _adams(optimizer):
+        for state in adam.state.values() if isinstance(adam, TorchAdam) else ():
+            state["step"].fill_(updates)
+        for group in adam.param_groups:
+            group.pop("step", None)  # megatron-core notes torch's there, too
+            if updates and group["params"] and not isinstance(adam, TorchAdam):
+                group["step"] = updates
+
+
+def _adams(optimizer: MegatronOptimizer) -> list[torch.optim.Optimizer]:
+    parts = cast(list[Any], optimizer.chained_optimizers)
+    return [part.optimizer for part in parts if not getattr(part, "is_stub_optimizer", False)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,7 +214,9 @@ def _is_fp32(model: TrainedModel) -> bool:
 def _slots(container: Any) -> Iterator[_Slot]:
     items = container.items() if isinstance(container, dict) else enumerate(container)
     for key, value in list(items):
-        if isinstance(value, ShardedBase):
+        if isinstance(value, ShardedBase) and value.key.endswith(EXTRA):
+            container[key] = value.data
+        elif isinstance(value, ShardedBase):
             yield _Slot(container=container, key=key, value=value)
         elif isinstance(value, LocalNonpersistentObject):
             container[key] = value.unwrap()
@@ -233,13 +268,3 @@ def _stored(slot: _Slot, growth: GrowthPlan | None) -> ShardedBase:
         return slot.value
     key = LAYER.sub(rf"\g<before>{_source(growth, layer)}\g<after>", slot.value.key, count=1)
     return cast(ShardedBase, replace(cast(Any, slot.value), key=key))
-
-
-def _set_updates(optimizer_state: dict[str, Any], updates: int) -> None:
-    """Sets Adam's step count, which megatron-core keeps in a place that depends on the class."""
-    inner = optimizer_state.get("optimizer", optimizer_state)
-    if "state" in inner:  # FP32Optimizer, Float16OptimizerWithFloat16Params
-        inner["state"]["common_step"] = torch.tensor(float(updates))
-    for group in inner["param_groups"]:
-        if "step" in group:  # DistributedOptimizer, and fused Adam
-            group["step"] = type(group["step"])(updates)

@@ -48,7 +48,7 @@ def validation_losses(
             batch = GlobalBatch(
                 data=data, count=count, micro_size=size, seq_length=dataset.seq_length
             )
-            losses[name] = forward_backward.run(chunks, batch, forward_only=True).item()
+            losses[name], _ = forward_backward.run(chunks, batch, forward_only=True).read()
     for chunk in chunks:
         chunk.train()
     return losses

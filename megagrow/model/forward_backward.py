@@ -37,26 +37,35 @@ class GlobalBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GlobalLoss:
-    """Mean cross-entropy per token of a global batch, in nats, the same on every rank."""
+    """The loss of a global batch, the same on every rank, and what the ranks had to say."""
 
-    total: torch.Tensor
-    """Sum over all micro-batches and the ranks that hold their losses, fp32, on the device."""
+    sums: torch.Tensor
+    """Losses over all micro-batches and the ranks that hold them, then each vote over all ranks;
+    shape [1 + votes], fp32, on the device."""
 
     count: int
-    """How many losses that sums."""
+    """How many losses are added up."""
 
-    def item(self) -> float:
-        """The number; waits for the device."""
-        return float(self.total.item()) / self.count
+    def read(self) -> tuple[float, tuple[int, ...]]:
+        """Mean cross-entropy per token in nats, and how many ranks voted; waits for the device."""
+        total, *votes = self.sums.tolist()
+        return total / self.count, tuple(int(vote) for vote in votes)
 
 
 def run(
-    chunks: Sequence[DistributedDataParallel], batch: GlobalBatch, *, forward_only: bool
+    chunks: Sequence[DistributedDataParallel],
+    batch: GlobalBatch,
+    *,
+    forward_only: bool,
+    votes: Sequence[bool] = (),
 ) -> GlobalLoss:
     """The mean loss of a global batch, not waited for.
 
     Unless `forward_only`, the gradients of that mean are added to the chunks' gradient buffers
     and reduced. Call on every rank.
+
+    `votes` are counted over all ranks on the way: a question that every step asks would otherwise
+    cost a collective and a wait for the device of its own.
     """
     iterators = [iter(batch.data) if batch.data else repeat(None) for _ in chunks]
     losses = get_forward_backward_func()(
@@ -68,14 +77,16 @@ def run(
         micro_batch_size=batch.micro_size,
         forward_only=forward_only,
     )
-    total = torch.zeros((), dtype=torch.float32, device=device.device())
+    # From pinned memory: a plain copy would wait for the backward pass.
+    sums = torch.tensor([0.0, *votes], pin_memory=device.is_cuda())
+    sums = sums.to(device.device(), non_blocking=True)
     for entry in losses:  # empty but on the last pipeline stage
-        total += entry["loss"]
+        sums[0] += entry["loss"]
     if processes.world_size() > 1:
-        dist.all_reduce(total)
+        dist.all_reduce(sums)
     # Every tensor-parallel rank of the last stage holds the same loss.
     count = batch.count * groups.tensor_size() * groups.data_size()
-    return GlobalLoss(total=total, count=count)
+    return GlobalLoss(sums=sums, count=count)
 
 
 def _forward(

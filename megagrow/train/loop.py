@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -57,21 +58,32 @@ def _train_stage(
     stage = run.stage(state)
     _record_stage(run, state)
     with closing(stage_batches(run.config, run.data, stage, state.sampler)) as batches:  # type: ignore[type-var]
+        # A step's time runs from loss to loss: the device updates the weights while the next
+        # step begins.
+        begun = time.perf_counter()
         while state.step < stage.end_step:
-            begun = time.perf_counter()
             batch = next(batches)
-            result = _step(run, engine, state, batch)
+            result = _step(run, engine, state, batch, watch.votes())
             after = _advance(run, state, batch, result)
-            _record_step(run, after, result, time.perf_counter() - begun)
+            now = time.perf_counter()
+            _record_step(run, after, result, now - begun)
             run.checkpoints.poll()
-            reason = _between_steps(run, engine, state, after, watch)
+            reason = watch.reason(result.votes)
+            paused = _between_steps(run, engine, state, after, stopping=reason is not None)
+            begun = time.perf_counter() if paused else now
             state = after
-            if reason is not None:
+            if reason is not None and not _completes(run, state):
                 return state, reason
     return state, None
 
 
-def _step(run: Run, engine: Engine, state: TrainState, batch: Batch[SamplerState]) -> StepResult:
+def _step(
+    run: Run,
+    engine: Engine,
+    state: TrainState,
+    batch: Batch[SamplerState],
+    votes: Sequence[bool],
+) -> StepResult:
     stage = run.stage(state)
     if run.config.model.dropout > 0:
         seeds.seed_step(run.config.seed, state.step)
@@ -82,7 +94,11 @@ def _step(run: Run, engine: Engine, state: TrainState, batch: Batch[SamplerState
         seq_length=stage.shape.seq_length,
     )
     return train_step(
-        engine.chunks, engine.optimizer, share, learning_rate=_learning_rate(run, state)
+        engine.chunks,
+        engine.optimizer,
+        share,
+        learning_rate=_learning_rate(run, state),
+        votes=votes,
     )
 
 
@@ -105,10 +121,15 @@ def _advance(
         if limits.on_nan == "stop" or skipped > limits.max_skips:
             run.checkpoints.wait()  # every rank comes here: what is being saved is good
             run.record_end(state, "nan")
+            option = (
+                "set limits.on_nan=skip to skip such updates"
+                if limits.on_nan == "stop"
+                else f"raise limits.max_skips ({limits.max_skips}): {skipped} in a row were refused"
+            )
             raise TrainingError(
                 f"{what}. The weights were not updated and the last checkpoint is intact. Lower "
-                "learning_rate.peak or lengthen the warmup, look at the data of this step, or set "
-                "limits.on_nan=skip to skip such updates."
+                f"learning_rate.peak or lengthen the warmup, look at the data of this step, or "
+                f"{option}."
             )
         logger.warning("%s; update skipped (%d in a row)", what, skipped)
     return replace(
@@ -121,18 +142,21 @@ def _advance(
 
 
 def _between_steps(
-    run: Run, engine: Engine, before: TrainState, after: TrainState, watch: StopWatch
-) -> StopReason | None:
-    """Evaluates, saves and asks whether to stop; the last step of a stage does both first."""
-    stage = run.stage(after)
-    stage_ends = after.step == stage.end_step
-    if stage_ends or _crossed(run, run.config.evaluation.interval, before, after):
+    run: Run, engine: Engine, before: TrainState, after: TrainState, *, stopping: bool
+) -> bool:
+    """Evaluates and saves where it is time to, always at the end of a stage; whether it did."""
+    stage_ends = after.step == run.stage(after).end_step
+    evaluates = stage_ends or _crossed(run, run.config.evaluation.interval, before, after)
+    saves = stopping or stage_ends or _crossed(run, run.config.checkpoint.interval, before, after)
+    if evaluates:
         _evaluate(run, engine, after)
-    run_ends = stage_ends and stage.index + 1 == len(run.plan.stages)
-    reason = None if run_ends else watch.reason()
-    if reason or stage_ends or _crossed(run, run.config.checkpoint.interval, before, after):
-        save(run, engine, after, blocking=reason is not None or run_ends)
-    return reason
+    if saves:
+        save(run, engine, after, blocking=stopping or _completes(run, after))
+    return evaluates or saves
+
+
+def _completes(run: Run, state: TrainState) -> bool:
+    return state.step == run.plan.steps
 
 
 def _crossed(run: Run, interval: int | None, before: TrainState, after: TrainState) -> bool:

@@ -26,6 +26,9 @@ class StepResult:
     updated: bool
     """Whether the weights changed; False if loss or gradient was not finite."""
 
+    votes: tuple[int, ...]
+    """How many ranks said yes to each question put to `train_step`."""
+
 
 def train_step(
     chunks: Sequence[DistributedDataParallel],
@@ -33,6 +36,7 @@ def train_step(
     batch: GlobalBatch,
     *,
     learning_rate: float,
+    votes: Sequence[bool] = (),
 ) -> StepResult:
     """Forward, backward, gradient reduction and update; call on every rank.
 
@@ -43,22 +47,23 @@ def train_step(
         optimizer: their optimizer.
         batch: this rank's share of the global batch.
         learning_rate: rate of this update.
+        votes: answers of this rank to questions that all ranks are asked.
     """
     for chunk in chunks:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
-    total = forward_backward.run(chunks, batch, forward_only=False)
+    reduced = forward_backward.run(chunks, batch, forward_only=False, votes=votes)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     grad_norm = _prepare_gradients(optimizer)
     # Only now: the norm has waited for the device anyway, and was queued while that was busy.
-    loss = total.item()
+    loss, counted = reduced.read()
     if not math.isfinite(loss):
-        return StepResult(loss=loss, grad_norm=math.nan, updated=False)
+        return StepResult(loss=loss, grad_norm=math.nan, updated=False, votes=counted)
     updated = math.isfinite(grad_norm)
     if updated:
         optimizer.step_with_ready_grads()
-    return StepResult(loss=loss, grad_norm=grad_norm, updated=updated)
+    return StepResult(loss=loss, grad_norm=grad_norm, updated=updated, votes=counted)
 
 
 def _prepare_gradients(optimizer: MegatronOptimizer) -> float:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Literal
-
-from megagrow.runtime import processes
 
 StopReason = Literal["preempted", "wall_time"]
 
@@ -49,9 +48,12 @@ class StopWatch:
             raise KeyboardInterrupt
         self._signalled = True
 
-    def reason(self) -> StopReason | None:
-        """Whether to stop now, and why; the same answer on every rank, which all must ask."""
+    def votes(self) -> tuple[bool, bool]:
+        """What this rank has to say: a signal came, the time is up."""
         late = self._deadline is not None and time.monotonic() >= self._deadline
-        if not processes.any_rank(self._signalled or late):
-            return None
-        return "preempted" if processes.any_rank(self._signalled) else "wall_time"
+        return self._signalled, late
+
+    def reason(self, votes: Sequence[int]) -> StopReason | None:
+        """Whether to stop now, and why, by the `votes` of all ranks added up."""
+        signalled, late = votes
+        return "preempted" if signalled else "wall_time" if late else None

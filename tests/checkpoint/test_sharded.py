@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from megagrow.checkpoint import sharded
 from megagrow.config import RunConfig
 from megagrow.growth.plan import GrowthPlan, copy_plan, stack
 from tests.distributed import World
@@ -98,7 +100,6 @@ def test_loaded_and_saved_again_it_is_the_same(
 
 def _save_again(config: RunConfig, checkpoint: Path, target: Path) -> tuple[set[float], list[str]]:
     """Adam's step counts, and the weights that are not those of the optimizer."""
-    from megagrow.checkpoint import sharded
     from tests.train import parts
 
     run = parts.open_run(config)
@@ -187,7 +188,6 @@ def test_growth_reads_the_layers_of_the_plan(
 def _load_grown(
     config: RunConfig, checkpoint: Path, target: Path, plan: GrowthPlan, moments: Any
 ) -> set[float]:
-    from megagrow.checkpoint import sharded
     from tests.train import parts
 
     run = parts.open_run(config)
@@ -211,7 +211,6 @@ def test_a_model_that_never_stepped_can_be_saved(
 
 
 def _save_fresh(config: RunConfig, first: Path, again: Path) -> set[float]:
-    from megagrow.checkpoint import sharded
     from tests.train import parts
 
     run = parts.open_run(config)
@@ -220,6 +219,71 @@ def _save_fresh(config: RunConfig, first: Path, again: Path) -> set[float]:
     sharded.load(engine.trained(0), first)
     sharded.save(engine.trained(0), again)
     return parts.adam_steps(engine)
+
+
+def test_it_loads_with_and_without_transformer_engine(
+    world1: World, starts: dict[str, Path], buckets: Path, tmp_path: Path
+) -> None:
+    """Transformer Engine's layers add an object to the state that no other layer has."""
+    target = tmp_path / "again"
+    target.mkdir()
+    config = make_config(buckets, tmp_path, Case(ranks=1, parallel={}))
+    assert world1.run(_save_with_extra_state, config, starts["fp32"], target) == [["mine"]]
+    before, after = layouts.tensors(world1, starts["fp32"], target)
+    assert layouts.differing(before, after) == []
+    files = [path.read_bytes() for path in target.iterdir() if path.is_file()]
+    assert [each for each in files if b"_extra_state" in each] == []
+
+
+def _save_with_extra_state(config: RunConfig, checkpoint: Path, target: Path) -> list[Any]:
+    from megatron.core.dist_checkpointing.mapping import ShardedObject
+
+    from tests.train import parts
+
+    class LikeTransformerEngine(torch.nn.Module):
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module = module
+            self.extra: list[Any] = []
+
+        def sharded_state_dict(self, **kwargs: Any) -> dict[str, Any]:
+            state = self.module.sharded_state_dict(**kwargs)
+            key = "decoder.layers.0._extra_state"
+            return {**state, key: ShardedObject(key, "mine", (1,), (0,))}
+
+        def load_state_dict(self, state: Any, strict: bool = True) -> Any:
+            self.extra.append(state.pop("decoder.layers.0._extra_state"))
+            return self.module.load_state_dict(state, strict=strict)
+
+    run = parts.open_run(config)
+    engine, _ = parts.fresh(run)
+    trained = engine.trained(STEPS)
+    module = LikeTransformerEngine(trained.chunks[0])
+    model = replace(trained, chunks=[module])
+    sharded.load(model, checkpoint)
+    sharded.save(model, target)
+    return module.extra
+
+
+class _LikeFusedAdam(torch.optim.SGD):
+    """Keeps its step count where Transformer Engine's and Apex's Adam do: in its groups."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            if group["params"]:
+                group["step"] = group.get("step", 0) + 1
+
+
+def test_a_fused_adam_goes_on_with_its_step_count() -> None:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)]}, {"params": []}]
+    adam = _LikeFusedAdam(groups, lr=1.0)
+    optimizer: Any = SimpleNamespace(chained_optimizers=[SimpleNamespace(optimizer=adam)])
+    sharded.set_updates(optimizer, 4)
+    adam.step()
+    assert [group.get("step") for group in adam.param_groups] == [5, None]
+    sharded.set_updates(optimizer, 0)
+    adam.step()
+    assert [group.get("step") for group in adam.param_groups] == [1, None]
 
 
 def test_a_model_of_another_depth_is_refused(
