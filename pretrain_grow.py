@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true", help="print the plan and exit")
     planning = parser.add_argument_group("with --plan")
     planning.add_argument(
-        "--world-size", type=int, metavar="N", help="processes to plan for (default: the fewest)"
+        "--world-size", type=_count, metavar="N", help="processes to plan for (default: the fewest)"
     )
     planning.add_argument(
         "--hardware", metavar="GPU:N", help="estimate the time on N of these, such as H100:64"
@@ -55,6 +55,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             name = f"--{option.replace('_', '-')}"
             parser.error(f"{name} is about the plan: add --plan. torchrun says how many train.")
     return found
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes, 1 or more")
+    return int(text)
 
 
 def main() -> int:
@@ -83,9 +89,18 @@ def plan(config: RunConfig, arguments: argparse.Namespace) -> int:
 
 def pretrain(config: RunConfig, resume: str) -> int:
     """Joins the processes of the run and trains."""
-    from megagrow.runtime import logging, processes
+    from megagrow.runtime import environment
+
+    environment.prepare(  # before torch is asked about CUDA
+        os.environ,
+        tensor_parallel=any(stage.parallel.tensor > 1 for stage in config.stages),
+        deterministic=config.deterministic,
+    )
+    from megagrow.runtime import device, logging, processes
 
     logging.configure()  # before megatron-core is imported, which warns
+    if config.deterministic:
+        device.make_deterministic()
     from megagrow.train import stop
     from megagrow.train.pretrain import pretrain as train
 

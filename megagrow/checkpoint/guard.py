@@ -40,8 +40,8 @@ _TORN_FILE = "a file could not be written to its end (a full disk, a quota or a 
 
 
 def _is_torn_file(text: str) -> bool:
-    # torch.save does not pass the operating system's reason on.
-    return "inline_container" in text or "PytorchStreamWriter" in text
+    # Neither torch.save nor the writer of megatron-core 0.19 passes the system's reason on.
+    return any(mark in text for mark in ("inline_container", "PytorchStreamWriter", "'OSError'"))
 
 
 def _reasons(error: CheckpointException) -> str:

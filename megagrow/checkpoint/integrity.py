@@ -7,6 +7,7 @@ loading, every rank checks its share of the files.
 from __future__ import annotations
 
 import contextlib
+import socket
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,10 +70,17 @@ def check_contents(
     """Checks the contents of the share of one rank of `ranks`; reads those files whole.
 
     Raises:
-        CheckpointError: a file is not what was written.
+        CheckpointError: a file is not what was written, or cannot be read here.
     """
     for name in sorted(files)[rank::ranks]:
-        if checksum(folder / name) != files[name]["crc32"]:
+        try:
+            found = checksum(folder / name)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder / name} cannot be read on {socket.gethostname()}: {error}. Every process "
+                f"must see the checkpoint. {mend}"
+            ) from error
+        if found != files[name]["crc32"]:
             raise CheckpointError(
                 f"{folder / name} is damaged: its checksum is not the one it was written with. "
                 f"{mend}"

@@ -12,7 +12,6 @@ renamed, and only then does `latest` move, so a kill at any moment leaves the la
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -24,10 +23,14 @@ from typing import Any
 
 from megagrow.checkpoint import integrity
 from megagrow.errors import CheckpointError
+from megagrow.runtime.files import write_atomically
 
 FORMAT = 2
 STATE_FILE = "state.json"
 LATEST_FILE = "latest"
+BYTES_PER_PARAMETER = 16
+"""Of a checkpoint: weights (up to 4 bytes), fp32 master weights and two moments."""
+
 _PARTIAL = ".partial-"
 _NAME = re.compile(r"^step_(\d{8,})$")
 
@@ -71,12 +74,12 @@ class CheckpointStore:
         """Turns a completely written folder into the latest checkpoint."""
         document = {"format": FORMAT, "step": step, "files": integrity.collect(partial), **state}
         document["crc32"] = _digest(document)
-        _write(partial / STATE_FILE, json.dumps(document, indent=1))
+        write_atomically(partial / STATE_FILE, json.dumps(document, indent=1))
         final = self.folder / f"step_{step:08d}"
         if final.exists():  # the run went back to an older checkpoint and came here again
             self._replace_by_older(final)
         partial.rename(final)
-        _write(self.folder / LATEST_FILE, final.name)
+        write_atomically(self.folder / LATEST_FILE, final.name)
         self._prune(final)
         return final
 
@@ -121,7 +124,7 @@ class CheckpointStore:
         others = [path for path in self.complete() if path != doomed]
         before = [path for path in others if _step(path) < _step(doomed)] or others
         if before:
-            _write(self.folder / LATEST_FILE, before[-1].name)
+            write_atomically(self.folder / LATEST_FILE, before[-1].name)
         else:
             (self.folder / LATEST_FILE).unlink(missing_ok=True)
         self._remove(doomed)
@@ -172,18 +175,3 @@ def _digest(document: Mapping[str, Any]) -> int:
 def _step(path: Path) -> int:
     match = _NAME.match(path.name)
     return int(match[1]) if match else -1
-
-
-def _write(path: Path, text: str) -> None:
-    """Replaces a small file so that it is either old or new, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os.path
+import re
 from difflib import get_close_matches
+from pathlib import Path
 
 from megagrow.config.schema import (
     BatchConfig,
@@ -15,8 +18,10 @@ from megagrow.config.schema import (
     StageConfig,
 )
 from megagrow.config.source import KeyPath, Source
+from megagrow.units import nearest_divisor, nearest_multiple
 
 MIXTURE_TOLERANCE = 1e-6
+_NAME = re.compile(r"\w[\w.+=@-]{0,99}")
 
 
 def check(config: RunConfig, source: Source) -> None:
@@ -41,6 +46,15 @@ def check(config: RunConfig, source: Source) -> None:
 
 
 def _check_run(config: RunConfig, source: Source) -> None:
+    if not _NAME.fullmatch(config.name):
+        raise source.error(
+            ("name",),
+            f"{config.name!r} cannot name a run (unset, it is the file's name): it is part of "
+            "folder names; set name to up to 100 letters, digits and . _ - + = @, the first a "
+            "letter, a digit or _",
+        )
+    if not config.output.strip():
+        raise source.error(("output",), "is empty; name the run's folder, or remove the key")
     least: tuple[tuple[KeyPath, float | None, int], ...] = (
         (("seed",), config.seed, 0),
         (("checkpoint", "keep"), config.checkpoint.keep, 1),
@@ -74,7 +88,8 @@ def _check_model(model: ModelConfig, source: Source) -> None:
         raise source.error(
             ("model", "num_attention_heads"),
             f"hidden_size {model.hidden_size} is not divisible by {heads} heads; "
-            f"nearest: {nearest_divisor(model.hidden_size, heads)}, or set kv_channels",
+            f"nearest: {nearest_divisor(model.hidden_size, heads)} heads, or hidden_size "
+            f"{nearest_multiple(heads, model.hidden_size)}, or set kv_channels",
         )
     head = model.kv_channels or model.hidden_size // heads
     if model.style == "llama" and head % 2:
@@ -111,13 +126,28 @@ def _check_data(config: RunConfig, source: Source) -> None:
         raise source.error(
             ("data", "buckets"), "name at least one bucket and its .bin/.idx prefixes"
         )
+    owners: dict[str, str] = {}
     for name, prefixes in config.data.buckets.items():
+        path: KeyPath = ("data", "buckets", name)
         if not prefixes:
-            raise source.error(
-                ("data", "buckets", name), "the bucket has no prefix; give it one, or remove it"
-            )
+            raise source.error(path, "the bucket has no prefix; give it one, or remove it")
+        for prefix in prefixes:
+            file = _data_file(config.data.path, prefix)
+            if file in owners:
+                raise source.error(
+                    path,
+                    f"{prefix!r} is in bucket {owners[file]!r} already, which would repeat its "
+                    "documents; leave it in one place",
+                )
+            owners[file] = name
     if not 0.0 <= config.data.validation_fraction < 1.0:
         raise source.error(("data", "validation_fraction"), "must be at least 0 and below 1")
+
+
+def _data_file(folder: str, prefix: str) -> str:
+    """One text for one pair of files, however its prefix is written."""
+    stem = prefix.removesuffix(".idx").removesuffix(".bin")
+    return os.path.normpath(Path.cwd() / folder / stem)
 
 
 def _check_optimizer(optimizer: OptimizerConfig, source: Source) -> None:
@@ -141,6 +171,7 @@ def _check_stage(config: RunConfig, stage: StageConfig, source: Source, path: Ke
         _check_mixture(config, stage.mixture_end, source, (*path, "mixture_end"))
     _check_tensor(config.model, stage.parallel, source, (*path, "parallel"))
     _check_pipeline(stage.layers, stage.parallel, source, (*path, "parallel"))
+    _check_fusion(config, stage.parallel, source, (*path, "parallel"))
     _check_batch(stage.batch, stage.parallel, source, (*path, "batch"))
     _check_learning_rate(stage.learning_rate, source, (*path, "learning_rate"))
 
@@ -190,6 +221,24 @@ def _check_tensor(
             (*path, "sequence_parallel"),
             f"seq_length {model.seq_length} is not divisible by tensor parallel size {tensor}; "
             f"nearest size that works: {nearest_divisor(model.seq_length, tensor)}",
+        )
+
+
+def _check_fusion(
+    config: RunConfig, parallel: ParallelConfig, source: Source, path: KeyPath
+) -> None:
+    if parallel.ddp_bucket_size is not None and parallel.ddp_bucket_size < 1:
+        raise source.error((*path, "ddp_bucket_size"), "must be at least 1")
+    if parallel.cross_entropy_fusion == "native" and config.precision != "bf16":
+        raise source.error(
+            (*path, "cross_entropy_fusion"),
+            f"native rounds gradients to bf16, and the precision is {config.precision}; "
+            "set it to none",
+        )
+    if parallel.cross_entropy_fusion != "none" and config.deterministic:
+        raise source.error(
+            (*path, "cross_entropy_fusion"),
+            "is not deterministic; set it to none, or deterministic to false",
         )
 
 
@@ -289,15 +338,3 @@ def _check_transition(
             "a stage that continues the schedule cannot change it; set the keys on the stage that "
             "starts it, or set transition.learning_rate to restart",
         )
-
-
-def nearest_divisor(number: int, wanted: int) -> int:
-    """The divisor of `number` nearest to `wanted`, the smaller of two."""
-    divisors = (divisor for divisor in range(1, number + 1) if number % divisor == 0)
-    return min(divisors, key=lambda divisor: (abs(divisor - wanted), divisor))
-
-
-def nearest_multiple(number: int, wanted: int) -> int:
-    """The multiple of `number`, at least itself, nearest to `wanted`, the smaller of two."""
-    low = max(wanted // number, 1) * number
-    return min((low, low + number), key=lambda multiple: (abs(multiple - wanted), multiple))

@@ -42,20 +42,6 @@ def parse_tokens(value: object) -> int:
     return int(tokens)
 
 
-def format_tokens(tokens: int) -> str:
-    """Short text for a number of tokens, three digits kept: 2_500_000_000 -> `2.5B`.
-
-    `parse_tokens` reads it back, to within half a percent.
-    """
-    for suffix in ("K", "M", "B", "T"):
-        short = f"{tokens / _FACTORS[suffix]:.3g}"
-        if float(short) < 1000 or suffix == "T":
-            break
-    if tokens < _FACTORS["K"]:
-        return str(tokens)
-    return f"{float(short):.10g}{suffix}"
-
-
 def parse_duration(value: object) -> float:
     """A wall-clock duration in seconds: a number of seconds, or text such as `3h50m` or `90s`.
 

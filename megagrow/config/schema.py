@@ -123,6 +123,21 @@ class ParallelConfig:
     overlap_param_gather: bool = False
     """Overlap the parameter all-gather with the forward pass (distributed optimizer)."""
 
+    grad_reduce_in_fp32: bool = True
+    """Keep and reduce gradients in fp32; false: in the precision of the weights."""
+
+    ddp_bucket_size: int | None = None
+    """Parameters that are reduced together where the reduction overlaps; unset: megatron-core's
+    choice, 40 million or a million per replica, whichever is more."""
+
+    gradient_accumulation_fusion: bool | None = None
+    """Add weight gradients to the main gradients inside the matrix product, with Apex's kernel;
+    unset: where that is installed and there is a GPU."""
+
+    cross_entropy_fusion: Literal["none", "native", "te"] = "none"
+    """Fused loss: megatron-core's (`native`, compiled by torch; rounds gradients to bf16) or
+    Transformer Engine's (`te`)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchConfig:
@@ -300,6 +315,9 @@ class RunConfig:
 
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of weights and activations; the optimizer always works in fp32."""
+
+    deterministic: bool = False
+    """On a GPU, choose kernels that give the same bits each time, which are slower."""
 
     model: ModelConfig
     """The model's shape."""

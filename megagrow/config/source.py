@@ -15,6 +15,9 @@ from megagrow.errors import ConfigError
 KeyPath = tuple[str | int, ...]
 """Where a value sits: `("stages", 0, "tokens")`."""
 
+MOST_VALUES = 100_000
+"""Keys and list items a file may have, aliases written out."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
@@ -69,24 +72,33 @@ def read(path: str | Path) -> Source:
         raise ConfigError(f"{file}: no such file{_nearest_file(file)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
-        if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{file}: expected a mapping of keys such as `model:` and `stages:`")
-        _collect_lines(node, (), lines, str(file))
-        data = loader.construct_document(node)
+        data, lines = _parse(text, file)
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{file}: an alias (`*name`) contains itself; write it out") from None
-    finally:
-        loader.dispose()
+        raise ConfigError(
+            f"{file}: nested too deeply, or an alias (`*name`) contains itself; write it out flat"
+        ) from None
     return Source(file=str(file), data=data, lines=lines)
 
 
+def _parse(text: str, file: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{file}: expected a mapping of keys such as `model:` and `stages:`")
+        lines: dict[KeyPath, int] = {}
+        _collect_lines(node, (), lines, str(file))
+        return loader.construct_document(node), lines
+    finally:
+        loader.dispose()
+
+
 def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str) -> None:
+    if len(lines) > MOST_VALUES:  # aliases of aliases multiply
+        raise ConfigError(f"{file}: more than {MOST_VALUES} values; write out fewer aliases")
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             child = (*path, str(key_node.value))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from megagrow.config.schema import DataConfig
 from megagrow.data.indexed import SCAN_BYTES, IndexSummary, check_tokens, inspect
@@ -53,14 +56,15 @@ class Bucket:
 def open_buckets(
     data: DataConfig, seq_length: int, vocab_size: int, *, check_ids: bool = True
 ) -> dict[str, Bucket]:
-    """Finds and checks all buckets of a config, in its order.
+    """Finds and checks all buckets of a config, in its order; reads every index whole.
+
+    For one rank: the others are told, and `check_visible` is enough for them.
 
     Args:
         data: Folder and prefixes; a prefix may be written with or without ``.bin`` or ``.idx``.
         seq_length: Tokens in a training sequence.
         vocab_size: Number of token ids.
-        check_ids: Look for ids beyond the vocabulary (reads up to 1 GiB of each bucket). One rank
-            is enough.
+        check_ids: Look for ids beyond the vocabulary (reads up to 1 GiB of each bucket).
 
     Raises:
         DataError: a bucket is missing, damaged, too small, written with another vocabulary, or not
@@ -82,6 +86,29 @@ def open_buckets(
                     raise DataError(f"bucket {name!r}: {error}") from error
         buckets[name] = bucket
     return buckets
+
+
+def check_visible(buckets: Mapping[str, Bucket]) -> None:
+    """Checks that this process sees the files that another one has opened and checked.
+
+    Raises:
+        DataError: a token file is missing here or has another size.
+    """
+    for name, bucket in buckets.items():
+        for part in bucket.parts:
+            expected = part.tokens * np.dtype(part.dtype).itemsize
+            try:
+                Path(f"{part.prefix}.idx").stat()
+                found = Path(f"{part.prefix}.bin").stat().st_size
+                wrong = "" if found == expected else f"has {found} bytes"
+            except OSError as error:
+                wrong = f"cannot be read ({error.strerror})"
+            if wrong:
+                raise DataError(
+                    f"bucket {name!r}: {part.prefix} {wrong} on {socket.gethostname()}; rank 0 "
+                    f"sees .idx and .bin, of {expected} bytes: data.path must be a folder that "
+                    "every process sees"
+                )
 
 
 def _resolve(name: str, folder: Path, prefixes: Sequence[str]) -> list[Path]:

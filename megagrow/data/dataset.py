@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -28,7 +28,7 @@ from megagrow.config.schema import DataConfig
 from megagrow.data.buckets import Bucket
 from megagrow.data.documents import open_documents
 from megagrow.errors import DataError
-from megagrow.runtime import processes
+from megagrow.runtime import failure, processes
 
 BucketSplit = Literal["train", "validation"]
 
@@ -128,22 +128,20 @@ class BucketDataset:
         tokens[-1] = sample["labels"][-1]
         return tokens
 
-    def prepare(
-        self, epochs: Iterable[int], barrier: Callable[[], None] = processes.barrier
-    ) -> None:
+    def prepare(self, epochs: Iterable[int]) -> None:
         """Builds the index files of these epochs, once, on the main rank; all ranks call it.
 
         Epochs that were not prepared are built when they are first read, without waiting for other
         ranks: by the main rank into the cache, by the others each in its own memory.
 
         Raises:
-            DataError: the cache folder cannot be written.
+            DataError: the cache folder cannot be written; on every rank.
         """
-        if processes.is_main():
-            for epoch in epochs:
-                if self._cached(epoch) is None:
+        for epoch in epochs:
+            # The others' wait is bounded by a time limit: one epoch at a time.
+            with failure.together():
+                if processes.is_main() and self._cached(epoch) is None:
                     self._build(epoch)
-        barrier()
 
     def _epoch(self, epoch: int) -> GPTDataset:
         with self._lock:

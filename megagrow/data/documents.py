@@ -20,10 +20,8 @@ def open_documents(bucket: Bucket) -> IndexedDataset | BucketDocuments:
     Raises:
         DataError: a document is longer than megatron-core can count.
     """
-    if len(bucket.parts) == 1:
-        documents = IndexedDataset(bucket.prefixes[0])
-        if _is_whole(documents):
-            return documents
+    if len(bucket.parts) == 1 and bucket.parts[0].whole:
+        return IndexedDataset(bucket.prefixes[0])
     return BucketDocuments(bucket)
 
 
@@ -57,16 +55,10 @@ class BucketDocuments:
         return tokens
 
 
-def _is_whole(part: IndexedDataset) -> bool:
-    """Whether each sequence of the file is a document."""
-    bounds = part.document_indices
-    return len(bounds) == len(part) + 1 and bool(np.all(np.diff(bounds) == 1))
-
-
 def _lengths(bucket: Bucket, parts: list[IndexedDataset]) -> npt.NDArray[np.int32]:
     lengths = []
     for summary, part in zip(bucket.parts, parts, strict=True):
-        if _is_whole(part):
+        if summary.whole:
             lengths.append(part.sequence_lengths)
             continue
         ends = np.concatenate(([0], np.cumsum(part.sequence_lengths, dtype=np.int64)))

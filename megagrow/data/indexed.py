@@ -55,6 +55,9 @@ class IndexSummary:
     dtype: str
     """numpy name of the type of a token."""
 
+    whole: bool
+    """Whether every sequence is a document."""
+
     digest: int
     """CRC-32 of the sequence lengths and document bounds: equal for equal indices, wherever they
     are."""
@@ -131,7 +134,7 @@ def _inspect(prefix: str, idx: Path, tokens_file: Path) -> IndexSummary:
     offsets = _array(idx, "<i8", _HEADER.size + 4 * sequences, sequences)
     ends = _array(idx, "<i8", _HEADER.size + 12 * sequences, bounds)
     tokens = _check_sequences(idx, lengths, offsets, dtype.itemsize)
-    _check_documents(idx, ends, sequences)
+    whole = _check_documents(idx, ends, sequences)
     actual = tokens_file.stat().st_size
     if actual != tokens * dtype.itemsize:
         raise DataError(
@@ -149,6 +152,7 @@ def _inspect(prefix: str, idx: Path, tokens_file: Path) -> IndexSummary:
         sequences=sequences,
         tokens=tokens,
         dtype=dtype.name,
+        whole=whole,
         digest=digest,
     )
 
@@ -201,18 +205,24 @@ def _check_sequences(
     return total
 
 
-def _check_documents(idx: Path, ends: npt.NDArray[np.int64], sequences: int) -> None:
-    """Document bounds run from 0 to the number of sequences and never back."""
+def _check_documents(idx: Path, ends: npt.NDArray[np.int64], sequences: int) -> bool:
+    """Document bounds run from 0 to the number of sequences and never back.
+
+    Returns whether every document is one sequence.
+    """
     if int(ends[0]) != 0 or int(ends[-1]) != sequences:
         raise DataError(
             f"{idx}: documents run from sequence {int(ends[0])} to {int(ends[-1])} instead of 0 to "
             f"{sequences}: the index is damaged; {_REMAKE}"
         )
+    whole = True
     for start in range(0, len(ends) - 1, _CHUNK):
         steps = np.diff(ends[start : start + _CHUNK + 1])
         if steps.min() < 0:
             wrong = start + int(np.argmax(steps < 0))
             raise DataError(f"{idx}: document {wrong} ends before it begins; {_REMAKE}")
+        whole = whole and bool(np.all(steps == 1))
+    return whole
 
 
 def _document_of(summary: IndexSummary, token: int) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from megagrow.data.files import write_atomically
 from megagrow.errors import DataError
+from megagrow.runtime.files import write_atomically
 
 END_OF_DOCUMENT = "<|endoftext|>"
 

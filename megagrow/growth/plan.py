@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 
-from megagrow.config.checks import nearest_multiple
 from megagrow.errors import ConfigError
+from megagrow.units import nearest_multiple
 
 LayerSource = tuple[int, float]
 """An old layer (from 0) and the weight its tensors are taken with."""
@@ -32,11 +31,6 @@ class GrowthPlan:
     def new_layers(self) -> int:
         """Layers of the model after."""
         return len(self.sources)
-
-    @property
-    def factor(self) -> float:
-        """Growth factor g: new layers per old layer."""
-        return self.new_layers / self.old_layers
 
     @property
     def is_copy(self) -> bool:
@@ -112,22 +106,6 @@ def plan_growth(operator: str, old_layers: int, new_layers: int) -> GrowthPlan:
     return OPERATORS[operator](old_layers, new_layers)
 
 
-def connection_rate(plan: GrowthPlan) -> float:
-    """Share of neighbouring new layers that were neighbours before, Rc (arXiv 2405.15319).
-
-    In the paper's ablations, of the operators that repeat the same part, the one with the higher
-    rate is better.
-
-    Raises:
-        ValueError: the plan is more than a copy, for which no rate is defined.
-    """
-    sources = plan.layer_map
-    links = list(pairwise(sources))
-    if not links:
-        return 1.0
-    return sum(upper == lower + 1 for lower, upper in links) / len(links)
-
-
 TIMING_PARAMETERS = (3e8, 3.2e9)
 """Non-embedding parameters of the targets the timing formula was fitted to (410M, 1.1B, 3B)."""
 
@@ -151,11 +129,6 @@ class GrowthTiming:
 
     warnings: tuple[str, ...]
     """Why the formula should not be trusted here; empty inside the range it was fitted to."""
-
-    @property
-    def out_of_range(self) -> bool:
-        """Whether size or compute is outside the fit, or the value had to be clamped."""
-        return bool(self.warnings)
 
 
 def timing(target_parameters: float, target_tokens: float) -> GrowthTiming:

@@ -95,9 +95,6 @@ def build_model(
 def wrap_ddp(
     chunks: Sequence[torch.nn.Module],
     parallel: ParallelConfig,
-    *,
-    grad_reduce_in_fp32: bool = True,
-    bucket_size: int | None = None,
 ) -> list[DistributedDataParallel]:
     """Wrap chunks for data-parallel training, and tell their config how gradients are reduced.
 
@@ -110,18 +107,16 @@ def wrap_ddp(
     Args:
         chunks: From :func:`build_model`. Their shared config's ``finalize_model_grads_func``,
             ``no_sync_func`` and ``grad_sync_func`` are set, as megatron-core expects.
-        parallel: Distributed optimizer and overlap (there is none to be had with one replica).
-        grad_reduce_in_fp32: Keep and reduce gradients in fp32 whatever the weights' dtype.
-        bucket_size: Parameters per bucket of overlapped reduction; None: megatron-core's default,
-            40 million or a million per replica.
+        parallel: Distributed optimizer, the gradients' dtype and buckets, and overlap (there is
+            none to be had with one replica).
     """
     alone = parallel_state.get_data_parallel_world_size(with_context_parallel=True) == 1
     ddp_config = DistributedDataParallelConfig(
-        grad_reduce_in_fp32=grad_reduce_in_fp32,
+        grad_reduce_in_fp32=parallel.grad_reduce_in_fp32,
         use_distributed_optimizer=parallel.distributed_optimizer,
         overlap_grad_reduce=parallel.overlap_grad_reduce and not alone,
         overlap_param_gather=parallel.overlap_param_gather and not alone,
-        bucket_size=bucket_size,
+        bucket_size=parallel.ddp_bucket_size,
     )
     config = get_model_config(chunks[0])
     wrapper = _OneReplica if alone else DistributedDataParallel

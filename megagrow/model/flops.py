@@ -59,10 +59,6 @@ class TrainFlops:
         """Forward and backward."""
         return self.forward + self.backward
 
-    def times(self, count: int) -> TrainFlops:
-        """The FLOPs of `count` times as much."""
-        return TrainFlops(forward=self.forward * count, backward=self.backward * count)
-
 
 def layer_parameters(layer: LayerShape, shape: ModelShape, tensor: int = 1) -> int:
     """Weights of one transformer layer, or of one tensor-parallel rank's part of it.
@@ -151,22 +147,6 @@ def flops_per_token(
     elif gradient_below:
         backward += output.backward // 2
     return TrainFlops(forward=forward + output.forward, backward=backward)
-
-
-def flops_per_sequence(
-    shape: ModelShape,
-    *,
-    trainable_layers: Collection[int] | None = None,
-    trainable_embedding: bool | None = None,
-    trainable_output: bool | None = None,
-) -> TrainFlops:
-    """FLOPs of training on one sequence; see `flops_per_token`."""
-    return flops_per_token(
-        shape,
-        trainable_layers=trainable_layers,
-        trainable_embedding=trainable_embedding,
-        trainable_output=trainable_output,
-    ).times(shape.seq_length)
 
 
 def _qkv_columns(layer: LayerShape) -> int:

@@ -36,7 +36,8 @@ class RankMemory:
     """Bytes of the weights."""
 
     gradients: int
-    """Bytes of the main gradients that micro-batches are accumulated in."""
+    """Bytes of the main gradients that micro-batches are accumulated in, and of the fp32 copy that
+    the optimizer makes of those it updates with, where they are bf16."""
 
     optimizer: int
     """Bytes of fp32 master weights (bf16 training) and both moments, or of this rank's shard."""
@@ -63,7 +64,6 @@ def rank_memory(
     data_parallel: int,
     precision: str = "bf16",
     dropout: bool = False,
-    gradient_bytes: int = 4,
 ) -> tuple[RankMemory, ...]:
     """The estimate for every pipeline rank.
 
@@ -75,10 +75,10 @@ def rank_memory(
         data_parallel: ranks that share the optimizer state.
         precision: `bf16` or `fp32`.
         dropout: whether the model has dropout, whose masks are kept.
-        gradient_bytes: size of an element of the main gradients.
     """
     element = 2 if precision == "bf16" else 4
     state = 8 + (4 if precision == "bf16" else 0)
+    in_fp32 = precision == "fp32" or parallel.grad_reduce_in_fp32
     shards = data_parallel if parallel.distributed_optimizer else 1
     micro_batches = batch.global_size // (batch.micro_size * data_parallel)
     result = []
@@ -93,7 +93,7 @@ def rank_memory(
                 pipeline_rank=rank,
                 parameters=count,
                 weights=count * element,
-                gradients=count * gradient_bytes,
+                gradients=count * 4 if in_fp32 else count * element + -(-count * 4 // shards),
                 optimizer=-(-count * state // shards),
                 activations=batch.micro_size * shape.seq_length * (held + head[0]),
                 logits=batch.micro_size * shape.seq_length * head[1],

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from megatron.core.models.gpt import gpt_layer_specs
+from megatron.core.tensor_parallel import layers as parallel_layers
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megagrow.config.schema import ModelConfig, ParallelConfig
@@ -50,7 +51,8 @@ def transformer_config(
             virtual stage ``v`` of pipeline rank ``p``. None: equal chunks.
 
     Raises:
-        LayoutError: the sizes do not divide, or the layout does not fit the model.
+        LayoutError: the sizes do not divide, the layout does not fit the model, or the kernel of a
+            fusion is not there.
     """
     if len(set(shape.layers)) != 1:
         raise LayoutError("layers of different shapes cannot be built yet: give all the same.")
@@ -79,13 +81,14 @@ def transformer_config(
         sequence_parallel=parallel.sequence_parallel,
         deallocate_pipeline_outputs=True,
         transformer_impl="transformer_engine" if uses_transformer_engine() else "local",
-        # Needs CUDA_DEVICE_MAX_CONNECTIONS=1 and Apex's kernel; without them it is refused.
-        gradient_accumulation_fusion=False,
+        deterministic_mode=device.is_deterministic(),
         # Its kernel belongs to the attention that scaled_dot_product_attention replaces.
         masked_softmax_fusion=False,
         **_style(shape),
         **_recompute(parallel),
-        **_device_choices(parallel),
+        **_loss_and_gradient_fusion(parallel),
+        **_device_choices(),
+        **p2p_options(parallel),
     )
 
 
@@ -125,18 +128,50 @@ def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
     }
 
 
-def _device_choices(parallel: ParallelConfig) -> dict[str, Any]:
+def _loss_and_gradient_fusion(parallel: ParallelConfig) -> dict[str, Any]:
+    wanted = parallel.gradient_accumulation_fusion
+    # Transformer Engine's layers have a kernel of their own; the output layer has Apex's alone.
+    there = device.is_cuda() and parallel_layers._grad_accum_fusion_available
+    if wanted and not there:
+        raise LayoutError(
+            "gradient_accumulation_fusion needs a GPU and Apex's extension "
+            "fused_weight_gradient_mlp_cuda: install apex with it, or remove the key."
+        )
+    loss = parallel.cross_entropy_fusion
+    if loss == "te" and not uses_transformer_engine():
+        raise LayoutError(
+            "cross_entropy_fusion=te needs a GPU and Transformer Engine: install it, or choose "
+            "native or none."
+        )
+    return {
+        "gradient_accumulation_fusion": there if wanted is None else wanted,
+        "cross_entropy_loss_fusion": loss != "none",
+        "cross_entropy_fusion_impl": "te" if loss == "te" else "native",
+    }
+
+
+def _device_choices() -> dict[str, Any]:
     # The fusions are torch.compile'd functions. On a CPU they save little, and compiling takes
     # longer than a short run.
     fuse = device.is_cuda()
-    interleaved = _virtual(parallel) is not None
     return {
         "bias_dropout_fusion": fuse,
         "bias_activation_fusion": fuse,
         "apply_rope_fusion": uses_transformer_engine(),
-        # Between two stages an interleaved schedule has several messages under way at once. In a
-        # batch to one peer they are matched in order, forward with backward: silently wrong. One
-        # after the other is right; NCCL orders overlapping ones by streams, which gloo has not.
+    }
+
+
+def p2p_options(parallel: ParallelConfig) -> dict[str, bool]:
+    """The ``TransformerConfig`` fields that say how pipeline stages talk.
+
+    The interleaved schedule has several messages under way at once. With two stages both neighbours
+    are the same rank: in a batch to it they are matched in order, the activation sent forward with
+    the gradient received backward, and training goes on with wrong numbers and no error (on NCCL
+    and on gloo). One after the other is right with any number of stages. They may overlap with
+    computation where streams keep them in order, which NCCL has and gloo has not.
+    """
+    interleaved = _virtual(parallel) is not None
+    return {
         "batch_p2p_comm": not interleaved,
         "overlap_p2p_comm": interleaved and device.is_cuda(),
     }

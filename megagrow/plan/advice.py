@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from megagrow.config.quantity import format_tokens
 from megagrow.config.schema import RunConfig
+from megagrow.units import format_count
 
 MAX_GROWTH_FACTOR = 4
 """Largest growth factor that the G_stack paper (arXiv 2405.15319) recommends."""
@@ -34,13 +34,13 @@ def _schedule_warnings(config: RunConfig, stage_tokens: Sequence[int]) -> list[s
     for first, end in pairwise([*starts, len(stages)]):
         rate, name = stages[first].learning_rate, stages[first].name
         length = sum(stage_tokens[first:end])
-        span = f"the schedule that starts at stage {name!r} lasts {format_tokens(length)} tokens"
+        span = f"the schedule that starts at stage {name!r} lasts {format_count(length)} tokens"
         if rate.warmup >= length:
-            found.append(f"{span}, all of them warmup ({format_tokens(rate.warmup)})")
+            found.append(f"{span}, all of them warmup ({format_count(rate.warmup)})")
         elif rate.decay == "wsd":
             fall_starts = (rate.horizon or length) - rate.decay_tokens
             if fall_starts < rate.warmup:
-                fall = format_tokens(rate.decay_tokens)
+                fall = format_count(rate.decay_tokens)
                 found.append(f"{span}, too few for its warmup and a final fall over {fall}")
     return found
 

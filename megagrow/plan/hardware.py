@@ -60,9 +60,10 @@ def parse_hardware(text: str, precision: str, lookup: PeakLookup) -> Hardware:
     except ValueError:
         peak, source = lookup(precision, name)
         label = name
-    if peak is None or not 0 < peak < float("inf"):
-        raise ConfigError(
-            f"hardware {text!r}: {source}; write the device's dense TFLOP/s instead of its name, "
-            f"for example 989:{count}"
-        )
-    return Hardware(name=label, devices=int(count), peak_tflops=peak, source=source)
+    if peak is not None and 0 < peak < float("inf"):
+        return Hardware(name=label, devices=int(count), peak_tflops=peak, source=source)
+    reason = source if peak is None else f"no device has {name} TFLOP/s"
+    raise ConfigError(
+        f"hardware {text!r}: {reason}; write the device's dense TFLOP/s instead of its name, for "
+        f"example 989:{count}"
+    )

@@ -16,6 +16,7 @@ from rich.text import Text
 from megagrow.plan import text
 from megagrow.plan.hardware import Hardware
 from megagrow.plan.schedule import RunPlan, StagePlan
+from megagrow.units import format_bytes, format_count, format_duration
 
 WIDTH = 100
 """Columns of the output."""
@@ -149,12 +150,12 @@ def _headline(plan: RunPlan, hardware: Hardware | None) -> str:
     parts = [
         f"{len(plan.stages)} stage" + ("s" if len(plan.stages) > 1 else ""),
         f"{plan.steps} steps",
-        f"{text.number(plan.tokens)} tokens",
+        f"{format_count(plan.tokens)} tokens",
         f"{text.flops(plan.flops)} FLOPs",
         world,
     ]
     if hardware is not None:
-        parts.append(f"about {text.duration(hardware.seconds(plan.flops))}")
+        parts.append(f"about {format_duration(hardware.seconds(plan.flops))}")
     return f"{plan.name}: {', '.join(parts)}"
 
 
@@ -163,12 +164,12 @@ def _model_table(plan: RunPlan) -> Table:
         (
             stage.name,
             str(stage.shape.num_layers),
-            text.number(stage.parameters.total),
-            text.number(stage.parameters.non_embedding),
-            text.number(stage.tokens),
+            format_count(stage.parameters.total),
+            format_count(stage.parameters.non_embedding),
+            format_count(stage.tokens),
             str(stage.steps),
             str(stage.config.batch.global_size),
-            text.number(stage.step_tokens),
+            format_count(stage.step_tokens),
         )
         for stage in plan.stages
     )
@@ -185,10 +186,10 @@ def _cost_table(plan: RunPlan, hardware: Hardware | None) -> Table:
             text.flops(stage.flops_per_token.total),
             text.flops(stage.flops),
             f"{stage.flops / plan.flops:.1%}",
-            *(() if hardware is None else (text.duration(hardware.seconds(stage.flops)),)),
-            text.memory(fullest.total),
-            text.memory(state),
-            text.memory(fullest.activations + fullest.logits),
+            *(() if hardware is None else (format_duration(hardware.seconds(stage.flops)),)),
+            format_bytes(fullest.total),
+            format_bytes(state),
+            format_bytes(fullest.activations + fullest.logits),
             str(fullest.pipeline_rank),
         )
 
@@ -264,18 +265,19 @@ def _growth_lines(plan: RunPlan) -> list[str]:
         if stage.timing is None:
             continue
         lines.append(
-            f"growth before {stage.name}: after {text.number(stage.first_token)} tokens; the "
-            f"G_stack guideline says {text.number(stage.timing.recommended)}; fills "
-            f"{text.memory(stage.growth_bytes)} of state"
+            f"growth before {stage.name}: after {format_count(stage.first_token)} tokens; the "
+            f"G_stack guideline says {format_count(stage.timing.recommended)}; fills "
+            f"{format_bytes(stage.growth_bytes)} of state"
         )
-        lines += [f"  warning: guideline out of range: {why}" for why in stage.timing.warnings]
+        if stage.timing.warnings:
+            lines.append(f"  warning: guideline out of range: {'; '.join(stage.timing.warnings)}")
     return lines
 
 
 def _bucket_lines(plan: RunPlan, sizes: Mapping[str, int] | None) -> list[str]:
     epochs = None if sizes is None else plan.epochs(sizes)
     drawn = [
-        f"{name} {text.number(tokens)}"
+        f"{name} {format_count(tokens)}"
         + ("" if epochs is None else f" ({epochs[name]:.3g} epochs)")
         for name, tokens in plan.bucket_tokens.items()
     ]

@@ -5,44 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from megagrow.config.quantity import format_tokens
 from megagrow.config.schema import LearningRateConfig
+from megagrow.units import format_count
 
 LONGEST_LAYOUT = 8
 """Chunks up to which a layout is written out one by one."""
 
 
-def number(value: float) -> str:
-    """A count with a suffix: 1234567 -> `1.23M`."""
-    return format_tokens(round(value))
-
-
 def flops(value: float) -> str:
     """FLOPs: `3.75e+13`."""
     return f"{value:.3g}"
-
-
-def memory(value: float) -> str:
-    """Bytes in binary units: `1.5 GiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} GiB" if value < 1000 else f"{value / 1024:.3g} TiB"
-
-
-def duration(seconds: float) -> str:
-    """Wall-clock time: `2d 3h`, `5h 20m`, `3m 10s`, `0.5s`."""
-    if seconds < 60:
-        return f"{seconds:.2g}s"
-    units = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
-    parts: list[str] = []
-    rest = round(seconds)
-    for unit, size in units:
-        if rest >= size or parts:
-            parts.append(f"{rest // size}{unit}")
-            rest %= size
-    return " ".join(parts[:2])
 
 
 def layout(counts: Sequence[int]) -> str:
@@ -82,14 +54,14 @@ def mixture(start: Mapping[str, float], end: Mapping[str, float] | None) -> str:
 def learning_rate(rate: LearningRateConfig) -> str:
     """A schedule in a few words: `2e-3 -> 2e-4 cosine, warmup 100K`."""
     minimum = rate.peak / 10 if rate.minimum is None else rate.minimum
-    fall = f" over {format_tokens(rate.decay_tokens)}" if rate.decay == "wsd" else ""
+    fall = f" over {format_count(rate.decay_tokens)}" if rate.decay == "wsd" else ""
     shape = (
         f"{rate.peak:g} constant"
         if rate.decay == "constant"
         else f"{rate.peak:g} -> {minimum:g} {rate.decay}{fall}"
     )
-    horizon = "" if rate.horizon is None else f", horizon {format_tokens(rate.horizon)}"
-    return f"{shape}, warmup {format_tokens(rate.warmup)}{horizon}"
+    horizon = "" if rate.horizon is None else f", horizon {format_count(rate.horizon)}"
+    return f"{shape}, warmup {format_count(rate.warmup)}{horizon}"
 
 
 def _percent(share: float) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from megagrow.config.checks import nearest_divisor, nearest_multiple
 from megagrow.config.schema import RunConfig, StageConfig
 from megagrow.errors import LayoutError
 from megagrow.model.shape import model_shape
+from megagrow.units import nearest_divisor, nearest_multiple
 
 
 def world_sizes(config: RunConfig) -> list[int]:
@@ -92,7 +92,7 @@ def _fault(stage: StageConfig, world_size: int) -> str | None:
     if batch.global_size % share:
         return (
             f"global_size {batch.global_size} is no multiple of micro_size {batch.micro_size} x "
-            f"data parallel {replicas} = {share} (nearest: "
+            f"data parallel {replicas} = {share} (nearest global_size: "
             f"{nearest_multiple(share, batch.global_size)})"
         )
     micro_batches = batch.global_size // share

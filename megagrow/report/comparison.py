@@ -11,7 +11,7 @@ import numpy as np
 from megagrow.errors import ConfigError
 from megagrow.report.curves import Speedup, evaluation_curve, speedup, training_curve
 from megagrow.report.records import RunMetrics
-from megagrow.train.progress import format_flops
+from megagrow.units import format_flops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,7 +28,7 @@ from megagrow.report.style import (
     thin,
     tokens_axis,
 )
-from megagrow.train.progress import format_count
+from megagrow.units import format_count
 
 
 def evaluation_losses(runs: Sequence[RunMetrics]) -> Figure | None:

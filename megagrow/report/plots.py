@@ -25,7 +25,7 @@ from megagrow.report.style import (
     thin,
     tokens_axis,
 )
-from megagrow.train.progress import format_count, format_flops
+from megagrow.units import format_count, format_flops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,23 @@ class Plot:
     """The drawing."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Maker:
+    """How a plot is made."""
+
+    name: str
+    """File name without ending."""
+
+    title: str
+    """What it shows."""
+
+    caption: str
+    """How to read it."""
+
+    draw: Callable[[], Figure | None]
+    """Draws it; None for no data."""
+
+
 def draw_all(
     runs: Sequence[RunMetrics], comparisons: Sequence[Comparison], *, scale: float
 ) -> list[Plot]:
@@ -55,62 +72,81 @@ def draw_all(
         comparisons: outcome of `compare`.
         scale: tokens to smooth training losses over.
     """
-    smooth_words = f"Faint: every step. Bold: moving average over {format_count(scale)} tokens."
-    marks = " Dashed verticals: growth, with the depths before and after."
-    grad_words = "Gradient norm before clipping. " + smooth_words + marks
-    makers: tuple[tuple[str, str, str, Callable[[], Figure | None]], ...] = (
-        (
-            "loss_flops",
-            "Training loss against compute",
-            smooth_words + " Compute is cumulative: small models are charged." + marks,
-            lambda: loss_against_flops(runs, scale=scale),
+    plots = []
+    for maker in (*_loss_makers(runs, comparisons, scale), *_course_makers(runs, scale)):
+        with mpl.rc_context(STYLE):
+            drawn = maker.draw()
+        if drawn is not None:
+            plots.append(
+                Plot(name=maker.name, title=maker.title, caption=maker.caption, figure=drawn)
+            )
+    return plots
+
+
+_MARKS = " Dashed verticals: growth, with the depths before and after."
+
+
+def _smoothing(scale: float) -> str:
+    return f"Faint: every step. Bold: moving average over {format_count(scale)} tokens."
+
+
+def _loss_makers(
+    runs: Sequence[RunMetrics], comparisons: Sequence[Comparison], scale: float
+) -> tuple[_Maker, ...]:
+    """The plots of training loss, and of the speedup that follows from it."""
+    compute = " Compute is cumulative: small models are charged."
+    return (
+        _Maker(
+            name="loss_flops",
+            title="Training loss against compute",
+            caption=_smoothing(scale) + compute + _MARKS,
+            draw=lambda: loss_against_flops(runs, scale=scale),
         ),
-        (
-            "speedup",
-            "Speedup at equal loss",
-            "FLOPs of the baseline / FLOPs of the run \N{MINUS SIGN} 1 when each first had the "
-            "loss on the x axis, which falls to the right. Dot: the baseline's final loss.",
-            lambda: speedup_curves(runs, comparisons),
+        _Maker(
+            name="speedup",
+            title="Speedup at equal loss",
+            caption="FLOPs of the baseline / FLOPs of the run \N{MINUS SIGN} 1 when each first had "
+            "the loss on the x axis, which falls to the right. Dot: the baseline's final loss.",
+            draw=lambda: speedup_curves(runs, comparisons),
         ),
-        (
-            "loss_tokens",
-            "Training loss against tokens",
-            smooth_words + marks,
-            lambda: loss_against_tokens(runs, scale=scale),
-        ),
-        (
-            "eval",
-            "Evaluation loss per bucket",
-            "Held-out text of each difficulty bucket." + marks,
-            lambda: evaluation_losses(runs),
-        ),
-        (
-            "mixture",
-            "Data mixture",
-            "Share of each difficulty bucket in what the model reads." + marks,
-            lambda: mixtures(runs),
-        ),
-        (
-            "lr",
-            "Learning rate and gradient norm",
-            grad_words,
-            lambda: learning_rates(runs, scale=scale),
-        ),
-        (
-            "throughput",
-            "Throughput and depth",
-            "Tokens per second of the whole job: a deeper model reads more slowly and works as "
-            "hard.",
-            lambda: throughputs(runs),
+        _Maker(
+            name="loss_tokens",
+            title="Training loss against tokens",
+            caption=_smoothing(scale) + _MARKS,
+            draw=lambda: loss_against_tokens(runs, scale=scale),
         ),
     )
-    plots = []
-    for name, title, caption, make in makers:
-        with mpl.rc_context(STYLE):
-            drawn = make()
-        if drawn is not None:
-            plots.append(Plot(name=name, title=title, caption=caption, figure=drawn))
-    return plots
+
+
+def _course_makers(runs: Sequence[RunMetrics], scale: float) -> tuple[_Maker, ...]:
+    """The plots of how the runs went, over tokens."""
+    return (
+        _Maker(
+            name="eval",
+            title="Evaluation loss per bucket",
+            caption="Held-out text of each difficulty bucket." + _MARKS,
+            draw=lambda: evaluation_losses(runs),
+        ),
+        _Maker(
+            name="mixture",
+            title="Data mixture",
+            caption="Share of each difficulty bucket in what the model reads." + _MARKS,
+            draw=lambda: mixtures(runs),
+        ),
+        _Maker(
+            name="lr",
+            title="Learning rate and gradient norm",
+            caption="Gradient norm before clipping. " + _smoothing(scale) + _MARKS,
+            draw=lambda: learning_rates(runs, scale=scale),
+        ),
+        _Maker(
+            name="throughput",
+            title="Throughput and depth",
+            caption="Tokens per second of the whole job: a deeper model reads more slowly and "
+            "works as hard.",
+            draw=lambda: throughputs(runs),
+        ),
+    )
 
 
 def loss_against_tokens(runs: Sequence[RunMetrics], *, scale: float) -> Figure | None:

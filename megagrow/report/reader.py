@@ -72,7 +72,12 @@ def read(folder: str | os.PathLike[str]) -> RunMetrics:
         peak_source=run.get("peak_source"),
         steps=steps,
         stages=build.all(_latest(by_event["stage"], "step", "stage"), _stage),
-        growths=build.all(_latest(by_event["growth"], "step", "to_layers"), _growth),
+        growths=tuple(
+            growth
+            for growth in build.all(_latest(by_event["growth"], "step", "to_layers"), _growth)
+            # A new layout or a reset optimizer is recorded as a growth that adds no layer.
+            if growth.to_layers > growth.from_layers
+        ),
         evals=build.all(_latest(by_event["eval"], "step", "stage"), _eval),
         resumes=tuple(int(record["step"]) for record in by_event["resume"]),
         end_reason=_end_reason(kept),

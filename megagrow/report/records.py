@@ -94,7 +94,7 @@ class StageRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GrowthRecord:
-    """A growth of the model."""
+    """A growth of the model: it has more layers after it."""
 
     step: int
     """Optimizer steps done before it."""

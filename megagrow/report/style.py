@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from megagrow.report.records import FloatArray, RunMetrics
 from megagrow.report.summary import growth_label
-from megagrow.train.progress import format_count
+from megagrow.units import format_count
 
 INK = "#1b1f24"
 """Text and axes. In SVG it becomes the page's own text colour, so it is used for nothing else."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from megagrow.config.schema import ParallelConfig
 from megagrow.report.comparison import Comparison, percent
 from megagrow.report.curves import training_curve
 from megagrow.report.records import FloatArray, GrowthRecord, RunMetrics, StageRecord
-from megagrow.train.progress import format_count, format_duration, format_flops
+from megagrow.units import format_bytes, format_count, format_duration, format_flops
 
 NONE = "\N{EN DASH}"
 """Shown where there is nothing to show."""
@@ -121,7 +122,7 @@ def stage_table(runs: Sequence[RunMetrics]) -> Table:
                     format_count(stage.total_tokens),
                     _share(run, stage, later[0] if later else None),
                     ", ".join(f"{name} {weight:.0%}" for name, weight in stage.mixture.items()),
-                    ", ".join(f"{key} {value}" for key, value in stage.parallel.items()),
+                    _parallel(stage.parallel),
                     _median(run.steps.tokens_per_second[within]),
                 )
             )
@@ -140,6 +141,16 @@ def stage_table(runs: Sequence[RunMetrics]) -> Table:
         ),
         rows=tuple(rows),
         note="Share of compute is of the FLOPs the run has done so far.",
+    )
+
+
+def _parallel(parallel: Mapping[str, Any]) -> str:
+    """The parallel sizes, and what else is not as it is by default."""
+    usual = asdict(ParallelConfig())
+    return ", ".join(
+        f"{key} {value}"
+        for key, value in parallel.items()
+        if key in ("tensor", "pipeline") or key not in usual or usual[key] != value
     )
 
 
@@ -249,13 +260,7 @@ def _loss(value: float) -> str:
 
 
 def _bytes(value: float) -> str:
-    if not math.isfinite(value):
-        return NONE
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} TiB"
+    return format_bytes(value) if math.isfinite(value) else NONE
 
 
 def config_text(config: Mapping[str, Any]) -> str:

@@ -65,6 +65,20 @@ def name() -> str:
     return torch.cuda.get_device_name() if is_cuda() else "CPU"
 
 
+def make_deterministic() -> None:
+    """Choose deterministic kernels in this process, or fail where an operation has none.
+
+    Models built afterwards are told too (``TransformerConfig.deterministic_mode``). Needs
+    :data:`megagrow.runtime.environment.DETERMINISTIC` in the environment.
+    """
+    torch.use_deterministic_algorithms(True)
+
+
+def is_deterministic() -> bool:
+    """Whether :func:`make_deterministic` was called."""
+    return torch.are_deterministic_algorithms_enabled()
+
+
 def memory_peak_bytes() -> int:
     """Highest memory use since the last :func:`reset_memory_peak`, in bytes.
 
@@ -106,10 +120,11 @@ def peak_tflops(precision: str, device_name: str | None = None) -> tuple[float |
     if known == "CPU":
         return None, "no peak is defined for a CPU"
     if precision not in ("bf16", "fp16"):
-        return None, f"no peak is listed for {precision}"
+        return None, f"{precision} has no single peak (plain or TF32, by a torch setting)"
     words = set(known.upper().replace("-", " ").split())
     if not words & _OTHER_PRODUCTS:
         for part, tflops in _DENSE_BF16_TFLOPS:
             if words.issuperset(part.upper().split()):
                 return tflops, f"{part} data sheet, dense {precision}"
-    return None, f"no peak is listed for {known}"
+    listed = ", ".join(part for part, _ in _DENSE_BF16_TFLOPS)
+    return None, f"no peak is listed for {known} (only for {listed})"

@@ -15,13 +15,15 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from megagrow.errors import MegagrowError
+
+T = TypeVar("T")
 
 EXIT_ERROR = 2
 """Exit code of an error the user can mend."""
@@ -68,6 +70,32 @@ def together() -> Iterator[None]:
     found = next((each for each in errors if each is not None), None)
     if found is not None:
         raise found
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """What `work`, run on rank 0 alone, returns, on every rank; call on every rank.
+
+    For what all ranks need from the disk, so that they agree about it, also where one of them sees
+    an older state of a network file system, and the disk is read once and not by every rank.
+
+    Args:
+        work: communicates with no other rank; its result is pickled.
+
+    Raises:
+        MegagrowError: the one that `work` raised, on every rank.
+    """
+    from megagrow.runtime import processes
+
+    told: tuple[T | None, MegagrowError | None] = (None, None)
+    if processes.is_main():
+        try:
+            told = (work(), None)
+        except MegagrowError as caught:
+            told = (None, caught)
+    result, error = processes.broadcast_object(told)
+    if error is not None:
+        raise error
+    return cast("T", result)
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -66,18 +66,6 @@ def check(world_size: int, *, tensor: int, pipeline: int, virtual: int | None = 
         )
 
 
-def p2p_options(*, pipeline: int, virtual: int | None = None) -> dict[str, bool]:
-    """The ``TransformerConfig`` fields that say how pipeline stages talk.
-
-    The interleaved schedule must not send in batches when there are two stages: both neighbours
-    are then the same rank, a batch pairs the activation sent forward with the gradient received
-    backward, and training goes on with wrong numbers and no error (on NCCL and on gloo).
-    Sending one by one, overlapped with computation, keeps them apart with any number of stages.
-    """
-    interleaved = pipeline > 1 and virtual is not None and virtual > 1
-    return {"overlap_p2p_comm": interleaved, "batch_p2p_comm": not interleaved}
-
-
 def tear_down() -> None:
     """Destroy megatron-core's groups and their communicators; safe when there are none.
 
@@ -92,11 +80,6 @@ def tear_down() -> None:
     parallel_state.destroy_model_parallel()
     # A communicator closes with its last reference, and models refer to theirs in cycles.
     gc.collect()
-
-
-def tensor_rank() -> int:
-    """This process's place among those that share its layers."""
-    return int(parallel_state.get_tensor_model_parallel_rank())
 
 
 def tensor_size() -> int:

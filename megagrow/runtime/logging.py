@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 
-from megagrow.runtime import processes
+from megagrow.runtime import device, processes
 
 _HANDLER_NAME = "megagrow"
 
@@ -30,8 +30,10 @@ _NOISE = (
 _WARNINGS = (
     r"The \.grad attribute of a Tensor that is not a leaf Tensor is being accessed",
     "full scope is deprecated",
-    "CUDA_DEVICE_MAX_CONNECTIONS",
 )
+
+#: Those that say something on a GPU only.
+_GPU_WARNINGS = ("CUDA_DEVICE_MAX_CONNECTIONS",)
 
 #: Roots of loggers that write pages at INFO, such as every parameter's name.
 _THIRD_PARTIES = ("megatron", "torch", "nvidia_resiliency_ext", "transformer_engine")
@@ -58,7 +60,7 @@ def configure(level: int | str = logging.INFO) -> None:
     for name in _THIRD_PARTIES:
         logging.getLogger(name).setLevel(max(chosen, logging.WARNING))
     warnings.filterwarnings("ignore", category=FutureWarning, module=_THIRD_PARTY_MODULES)
-    for text in (*_NOISE, *_WARNINGS):
+    for text in (*_NOISE, *_WARNINGS, *(() if device.is_cuda() else _GPU_WARNINGS)):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 
 

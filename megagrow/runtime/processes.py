@@ -8,6 +8,7 @@ nor network.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,16 +106,25 @@ def start(timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
     if started:
         return False
     timeout = timedelta(seconds=timeout_s)
-    if device.is_cuda():
-        _choose_gpu(place.local_rank)
+    # Told its device, NCCL connects here, where failing is cheap, and need not guess it later.
+    gpu = _choose_gpu(place.local_rank) if device.is_cuda() else None
     if place.world_size == 1:
         dist.init_process_group(
-            device.backend(), store=HashStore(), rank=0, world_size=1, timeout=timeout
+            device.backend(),
+            store=HashStore(),
+            rank=0,
+            world_size=1,
+            timeout=timeout,
+            device_id=gpu,
         )
     else:
         try:
             dist.init_process_group(
-                device.backend(), rank=place.rank, world_size=place.world_size, timeout=timeout
+                device.backend(),
+                rank=place.rank,
+                world_size=place.world_size,
+                timeout=timeout,
+                device_id=gpu,
             )
         except dist.DistNetworkError as error:
             raise LayoutError(_no_rendezvous(place, error)) from error
@@ -131,7 +141,7 @@ def _no_rendezvous(place: Place, error: dist.DistNetworkError) -> str:
     )
 
 
-def _choose_gpu(local_rank: int) -> None:
+def _choose_gpu(local_rank: int) -> torch.device:
     count = torch.cuda.device_count()
     # With one visible GPU a process (srun --gpus-per-task=1), every process has its own GPU 0.
     index = 0 if count == 1 else local_rank
@@ -141,15 +151,27 @@ def _choose_gpu(local_rank: int) -> None:
             f"Start at most {count} processes on it (--nproc-per-node {count})."
         )
     torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
-def stop() -> None:
+def stop(*, failed: bool = False) -> None:
     """Leave the process group and end the helper processes that checkpoint saving started.
 
-    Safe to call twice, and after an error: it waits for no peer.
+    Safe to call twice.
+
+    Args:
+        failed: this process ends by an error, maybe alone: wait for no peer and give up what is
+            being communicated.
     """
     compat.stop_checkpoint_helpers()
-    if dist.is_initialized():
+    if not dist.is_initialized():
+        return
+    if failed and device.is_cuda():
+        # destroy_process_group lets NCCL finish first (torch's ProcessGroupNCCL::shutdown), which
+        # it cannot when a peer is gone or does something else.
+        with contextlib.suppress(RuntimeError):  # this process ends anyway
+            dist.distributed_c10d._abort_process_group()
+    else:
         from megagrow.runtime import groups  # imports megatron-core: only where it is in use
 
         groups.tear_down()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from megagrow.config import RunConfig
 from megagrow.curriculum import SamplerState, begin_stage, epochs, next_batch, rank_share
-from megagrow.data.buckets import Bucket, open_buckets
+from megagrow.data.buckets import Bucket, check_visible, open_buckets
 from megagrow.data.dataset import BucketDataset, open_datasets
 from megagrow.data.loader import Batch, BatchReader
 from megagrow.plan.schedule import RunPlan, StagePlan
-from megagrow.runtime import groups
+from megagrow.runtime import failure, groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,20 +34,25 @@ class RunData:
 def open_data(config: RunConfig, plan: RunPlan) -> RunData:
     """Opens and checks every bucket, and builds its index files; call on every rank.
 
+    Rank 0 reads what there is to check and tells the others, which only open the files.
+
     Raises:
         DataError: anything that would stop the run later: a missing, truncated or empty bucket,
-            ids beyond the vocabulary, too few tokens.
+            ids beyond the vocabulary, too few tokens, files that a process does not see.
     """
     model = config.model
-    buckets = open_buckets(config.data, model.seq_length, model.vocab_size)
-    training = _datasets(config, buckets, "train")
+    buckets = failure.on_main(lambda: open_buckets(config.data, model.seq_length, model.vocab_size))
+    with failure.together():
+        check_visible(buckets)
+        training = _datasets(config, buckets, "train")
+        held_out = bool(config.data.validation_fraction)
+        validation = _datasets(config, buckets, "validation") if held_out else {}
     samples = [
         (stage.config, stage.steps * stage.config.batch.global_size) for stage in plan.stages
     ]
     taken = epochs(samples, {name: len(dataset) for name, dataset in training.items()})
     for name, dataset in training.items():
         dataset.prepare(range(int(-(-taken.get(name, 0.0) // 1))))
-    validation = _datasets(config, buckets, "validation") if config.data.validation_fraction else {}
     for dataset in validation.values():
         dataset.prepare([0])
     fingerprints = {name: bucket.fingerprint for name, bucket in buckets.items()}

@@ -1,7 +1,8 @@
 """Whether a checkpoint belongs to a configuration: what may change between two starts of a run.
 
 Free to change: names and folders, the parallel layout and micro batch, evaluation, logging,
-checkpointing and limits, and the stages that have not begun. Everything else decides the losses.
+checkpointing and limits, and the stages that have not begun, as far as they do not move the end of
+the learning-rate schedule in force. Everything else decides the losses.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from megagrow.errors import CheckpointError
+from megagrow.train.learning_rate import spans
 
 RUN_KEYS = ("seed", "precision", "model", "optimizer")
 DATA_KEYS = ("buckets", "validation_fraction")
@@ -29,7 +31,7 @@ def check_identity(
     """
     try:
         before = _identity(saved, stage)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{where}: the configuration in it is damaged: {error!r}. Resume another checkpoint "
             "with --resume FOLDER."
@@ -40,23 +42,57 @@ def check_identity(
         raise CheckpointError(
             f"{where} is of another configuration:\n  {listed}\n"
             "Set these back, or give the run a new name or output folder to start afresh."
+            f"{_horizon_hint(saved, current, stage)}"
         )
 
 
 def _identity(config: Mapping[str, Any], stage: int) -> dict[str, Any]:
     """The part of a configuration that decides the losses up to the end of `stage`."""
     stages = config["stages"][: stage + 1]
+    horizons = _horizons(config)
     return {
         **{key: config[key] for key in RUN_KEYS},
         "data": {key: config["data"][key] for key in DATA_KEYS},
         "stages": [
             {
                 **{key: entry[key] for key in STAGE_KEYS},
+                "learning_rate": {**entry["learning_rate"], "horizon": horizon},
                 "batch": {"global_size": entry["batch"]["global_size"]},
             }
-            for entry in stages
+            for entry, (_, horizon) in zip(stages, horizons, strict=False)
         ],
     }
+
+
+def _horizons(config: Mapping[str, Any]) -> list[tuple[int, int | None]]:
+    """For every stage, where its schedule begins (a stage) and ends (tokens after that).
+
+    With the keys of the stages up to the current one this is the whole schedule: they say its
+    shape and its start. Without `horizon`, it takes its end from stages that may not have begun.
+    A constant schedule has no end.
+    """
+    stages = config["stages"]
+    length = config["model"]["seq_length"]
+    steps = [entry["batch"]["global_size"] * length for entry in stages]
+    tokens = [-(-entry["tokens"] // step) * step for entry, step in zip(stages, steps, strict=True)]
+    restarts = [(entry["transition"] or {}).get("learning_rate") != "continue" for entry in stages]
+    found: list[tuple[int, int | None]] = []
+    for first, _, total in spans(restarts, tokens):
+        rate = stages[first]["learning_rate"]
+        found.append((first, None if rate["decay"] == "constant" else rate["horizon"] or total))
+    return found
+
+
+def _horizon_hint(saved: Mapping[str, Any], current: Mapping[str, Any], stage: int) -> str:
+    """How to change later stages and keep the schedule, where its end is what differs."""
+    before, now = _horizons(saved), _horizons(current)
+    if len(now) <= stage or before[stage] == now[stage] or before[stage][1] is None:
+        return ""
+    first, horizon = before[stage]
+    return (
+        "\nWithout `horizon`, a schedule ends with the last stage that continues it: to change such"
+        f" stages and keep it, set stages.{first}.learning_rate.horizon={horizon}."
+    )
 
 
 def _differences(saved: Any, current: Any, path: str) -> Iterator[str]:

@@ -73,15 +73,30 @@ def learning_rates(stages: Sequence[StageConfig], stage_tokens: Sequence[int]) -
         stages: the stage table.
         stage_tokens: tokens each stage really takes (whole optimizer steps).
     """
-    starts = [sum(stage_tokens[:index]) for index in range(len(stages) + 1)]
-    first = [
-        index
-        for index, stage in enumerate(stages)
-        if stage.transition is None or stage.transition.learning_rate == "restart"
+    restarts = [
+        stage.transition is None or stage.transition.learning_rate == "restart" for stage in stages
     ]
-    schedules: list[Schedule] = []
-    for begin, end in zip(first, [*first[1:], len(stages)], strict=True):
-        config = stages[begin].learning_rate
-        horizon = config.horizon or starts[end] - starts[begin]
-        schedules += [Schedule(config=config, start=starts[begin], horizon=horizon)] * (end - begin)
+    schedules = []
+    for first, start, length in spans(restarts, stage_tokens):
+        config = stages[first].learning_rate
+        schedules.append(Schedule(config=config, start=start, horizon=config.horizon or length))
     return LearningRates(schedules=tuple(schedules))
+
+
+def spans(restarts: Sequence[bool], stage_tokens: Sequence[int]) -> list[tuple[int, int, int]]:
+    """For every stage, where the schedule in force runs: its first stage, its start, its length.
+
+    Args:
+        restarts: whether the stage begins a schedule; the first one does.
+        stage_tokens: tokens each stage really takes.
+
+    Returns:
+        Index of the stage the schedule begins at, tokens of the run before it, and its tokens up
+        to the end of the last stage that continues it.
+    """
+    starts = [sum(stage_tokens[:index]) for index in range(len(restarts) + 1)]
+    first = [index for index, restart in enumerate(restarts) if restart]
+    found: list[tuple[int, int, int]] = []
+    for begin, end in zip(first, [*first[1:], len(restarts)], strict=True):
+        found += [(begin, starts[begin], starts[end] - starts[begin])] * (end - begin)
+    return found

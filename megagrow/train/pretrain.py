@@ -28,6 +28,7 @@ from megagrow.train.run import (
     EndReason,
     Run,
     plain_config,
+    sole_writer,
     store_of,
     versions,
     write_config,
@@ -55,6 +56,11 @@ def pretrain(config: RunConfig, *, resume: str = "auto") -> int:
     """
     begun = time.monotonic()
     folder = Path(config.output)
+    with sole_writer(folder):  # before anything is read there that another run may be writing
+        return _pretrain(config, resume, folder, begun)
+
+
+def _pretrain(config: RunConfig, resume: str, folder: Path, begun: float) -> int:
     run: Run | None = None
     try:
         plan = make_plan(config, processes.world_size())
@@ -89,15 +95,20 @@ def find_checkpoint(config: RunConfig, resume: str) -> Path | None:
         CheckpointError: `resume` asks for what is not there, or would overwrite a run.
     """
     store = store_of(config)
-    if resume == "never":
+
+    def find() -> Path | None:
+        if resume == "auto":
+            return store.latest()
+        if resume != "never":
+            return Path(resume)
         if store.complete():
             raise CheckpointError(
                 f"{store.folder} holds checkpoints; --resume never would overwrite that run. Use "
                 "--resume auto, another name, or delete the folder."
             )
         return None
-    found = store.latest() if resume == "auto" else Path(resume)
-    return processes.broadcast_object(found)
+
+    return failure.on_main(find)
 
 
 def _open(config: RunConfig, plan: RunPlan, begun: float) -> Run:
@@ -138,6 +149,9 @@ def _begin(run: Run, checkpoint: Path | None) -> tuple[Engine, TrainState]:
         step=0, stage=0, updates=0, skipped=0, sampler=initial_state(run.config.data.buckets)
     )
     state = fresh if checkpoint is None else _saved_state(run, checkpoint)
+    growth_bytes = run.largest_growth_bytes(state)
+    if growth_bytes is not None:
+        through_checkpoint.check_scratch(run.scratch, needed_bytes=growth_bytes)
     _record_run(run, state)
     engine = build_engine(run.config, run.stage(state), initialised=checkpoint is None)
     if checkpoint is not None:
@@ -149,7 +163,7 @@ def _begin(run: Run, checkpoint: Path | None) -> tuple[Engine, TrainState]:
 
 
 def _saved_state(run: Run, checkpoint: Path) -> TrainState:
-    document = read_state(checkpoint)
+    document = failure.on_main(lambda: read_state(checkpoint))
     try:
         state = TrainState.from_dict(document["train"], str(checkpoint))
         saved_config, saved_data = document["config"], dict(document["data"])

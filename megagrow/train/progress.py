@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
+from megagrow.units import format_count, format_duration, format_flops
+
 logger = logging.getLogger(__name__)
 
 _CLEAR = "\r\x1b[2K"
-_COUNT_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
-_FLOP_UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,51 +57,6 @@ class Progress:
 
     mfu: float | None
     """Share of the device's peak, 0 to 1; None where no peak is known (CPU)."""
-
-
-def format_count(count: float) -> str:
-    """A count of tokens, parameters or samples as `512`, `20M`, `2.5B`."""
-    return _scaled(count, _COUNT_UNITS, "")
-
-
-def format_flops(flops: float) -> str:
-    """Floating-point operations as `1.2 PFLOP`; from 1000 EFLOP on as `1.2e21 FLOP`."""
-    if abs(flops) >= 1e21:
-        return f"{flops:.3g} FLOP".replace("e+", "e")
-    return f"{_scaled(flops, _FLOP_UNITS, ' ')}FLOP"
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as `0.42s`, `12s`, `4m 09s`, `1h 03m`, `2d 04h`; `?` where not finite."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 9.95:
-        return f"{seconds:.2g}s" if seconds < 1 else f"{seconds:.1f}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    minutes = round(seconds / 60)
-    if minutes < 24 * 60:
-        return f"{minutes // 60}h {minutes % 60:02d}m"
-    hours = round(seconds / 3600)
-    return f"{hours // 24}d {hours % 24:02d}h"
-
-
-def _scaled(value: float, units: tuple[tuple[float, str], ...], gap: str) -> str:
-    if not math.isfinite(value):
-        return f"{value}{gap}"
-    # Compare what will be printed, so that 999,600 reads 1M and not 1000K.
-    for size, unit in units:
-        if float(f"{abs(value) / size:.3g}") >= 1:
-            return f"{_digits(value / size)}{gap}{unit}"
-    return f"{_digits(value)}{gap}"
-
-
-def _digits(value: float) -> str:
-    """Three significant digits, never in exponent form above 1."""
-    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def format_progress(
@@ -190,7 +145,6 @@ class ProgressLine:
         self._left = TimeLeft()
         self._shown_at = -math.inf
         self._line = ""
-        self._handlers: list[logging.Handler] = []
 
     def update(self, progress: Progress) -> None:
         """Take in one step, and show it if the last one shown is old enough."""
@@ -218,28 +172,11 @@ class ProgressLine:
         else:
             logger.info("%s", text)
 
-    def guard(self, handler: logging.Handler) -> None:
-        """Wipe the live line before `handler` prints, so that log lines stay whole.
-
-        For handlers that print to the same terminal; `close` takes this back.
-        """
-        if self._enabled and self._live:
-            handler.addFilter(self._make_room)
-            self._handlers.append(handler)
-
     def close(self) -> None:
         """End the live line, keeping what it last said."""
-        for handler in self._handlers:
-            handler.removeFilter(self._make_room)
-        self._handlers.clear()
         if self._line:
             self._write(f"{_CLEAR}{self._line}\n")
             self._line = ""
-
-    def _make_room(self, record: logging.LogRecord) -> bool:
-        if self._line:
-            self._write(_CLEAR)
-        return True
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

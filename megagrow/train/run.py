@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +18,13 @@ import torch
 import yaml
 
 import megagrow
-from megagrow.checkpoint.store import CheckpointStore
+from megagrow.checkpoint.store import BYTES_PER_PARAMETER, CheckpointStore
 from megagrow.checkpoint.writer import CheckpointWriter
 from megagrow.config import RunConfig, to_dict
 from megagrow.errors import TrainingError
 from megagrow.plan.schedule import RunPlan, StagePlan
-from megagrow.runtime import device, processes
+from megagrow.runtime import device, failure, lock, processes
+from megagrow.runtime.files import write_atomically
 from megagrow.train.data import RunData
 from megagrow.train.learning_rate import LearningRates
 from megagrow.train.metrics import Event, MetricsWriter
@@ -33,6 +36,7 @@ EndReason = Literal["completed", "preempted", "wall_time", "nan"]
 CONFIG_FILE = "config.yaml"
 STATUS_FILE = "status.json"
 CHECKPOINT_FOLDER = "checkpoints"
+LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +78,19 @@ class Run:
     @property
     def scratch(self) -> Path:
         """Where it grows through."""
-        base = self.config.checkpoint.growth_scratch
-        return self.folder if base is None else Path(base) / f"megagrow-{self.config.name}"
+        return scratch_of(self.config)
+
+    def largest_growth_bytes(self, state: TrainState) -> int | None:
+        """About what the largest growth after `state` writes to scratch; None: there is none."""
+        following = self.plan.stages[state.stage :]
+        return max(
+            (
+                old.parameters.total * BYTES_PER_PARAMETER
+                for old, new in pairwise(following)
+                if rebuilds(old, new)
+            ),
+            default=None,
+        )
 
     def stage(self, state: TrainState) -> StagePlan:
         """The stage whose model is live."""
@@ -97,10 +112,26 @@ class Run:
         self.record("end", state, reason=reason, seconds=time.monotonic() - self.begun)
 
 
+def rebuilds(old: StagePlan, new: StagePlan) -> bool:
+    """Whether the model of `new`, the stage after `old`, is another one than that of `old`."""
+    reset = new.config.transition is not None and new.config.transition.optimizer == "reset"
+    return new.grows or old.config.parallel != new.config.parallel or reset
+
+
 def store_of(config: RunConfig) -> CheckpointStore:
     """Where a run's checkpoints lie."""
     folder = Path(config.output) / CHECKPOINT_FOLDER
     return CheckpointStore(folder=folder, keep=config.checkpoint.keep)
+
+
+def scratch_of(config: RunConfig) -> Path:
+    """Where a run grows through; no other run's."""
+    folder, base = Path(config.output), config.checkpoint.growth_scratch
+    if base is None:
+        return folder
+    # Runs that write elsewhere may have the same name, and each removes what it finds there.
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    return Path(base) / f"megagrow-{config.name}-{place}"
 
 
 def plain_config(config: RunConfig) -> dict[str, Any]:
@@ -109,25 +140,46 @@ def plain_config(config: RunConfig) -> dict[str, Any]:
     return plain
 
 
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keeps other starts out of a run's folder inside the block; every rank must enter.
+
+    Raises:
+        TrainingError: another process writes to it, or it cannot be written.
+    """
+    with ExitStack() as stack:
+        with failure.together():
+            if processes.is_main():
+                with _writing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    try:
+                        stack.enter_context(lock.hold(folder / LOCK_FILE))
+                    except lock.LockedError as error:
+                        raise TrainingError(
+                            f"{folder}: another process ({error}) is writing to this run folder; "
+                            "wait for it or set `output`. If its machine is gone and the file "
+                            f"system has not noticed, delete {folder / LOCK_FILE}."
+                        ) from None
+        yield
+
+
 def write_config(config: RunConfig) -> None:
     """Writes the resolved configuration beside the metrics, for people; for rank 0."""
     folder = Path(config.output)
     text = yaml.safe_dump(plain_config(config), sort_keys=False)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+        write_atomically(folder / CONFIG_FILE, text)
 
 
 def write_status(folder: Path, state: str, **fields: Any) -> None:
     """Says in `status.json` how the run stands, for the job script that may requeue it."""
     if not processes.is_main():
         return
-    temporary = folder / f".{STATUS_FILE}.tmp"
     document = {"state": state, "time": time.time(), **fields}
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
-        temporary.replace(folder / STATUS_FILE)
+        write_atomically(folder / STATUS_FILE, json.dumps(document) + "\n")
 
 
 @contextmanager

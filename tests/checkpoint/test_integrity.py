@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def test_the_ranks_together_find_one_flipped_bit_in_any_file(folder: Path, ranks
         content[len(content) // 2] ^= 1
         (folder / name).write_bytes(content)
     assert not any(_check(folder, files, rank, ranks) for rank in range(ranks))
+
+
+def test_a_file_that_a_rank_does_not_see_is_its_error_to_mend(folder: Path) -> None:
+    files = integrity.collect(folder)
+    (folder / "__10_0.distcp").unlink()
+    found = [_check(folder, files, rank, 2) for rank in range(2)]
+    assert [bool(text) for text in found] == [True, False]
+    assert re.search(r"__10_0\.distcp cannot be read on \S+: .*No such file.* mend$", found[0])
 
 
 def _check(folder: Path, files: dict[str, dict[str, int]], rank: int, ranks: int) -> str:

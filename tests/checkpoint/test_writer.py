@@ -114,7 +114,10 @@ def test_no_rank_waits_for_the_checksums_of_tensors(
     file: str, tmp_path: Path, world2: World
 ) -> None:
     main, other = world2.run(_count_checksums, file, str(tmp_path / "checkpoints"))
-    assert sorted(main) == [".metadata", "common.pt", "metadata.json"]
+    # megatron-core 0.19 keeps in .metadata what 0.16 has in common.pt.
+    assert (
+        {".metadata", "metadata.json"} <= set(main) <= {".metadata", "common.pt", "metadata.json"}
+    )
     assert other == []
 
 

@@ -45,13 +45,22 @@ FAULTS = [
     ("hidden_size: 64", "hidden_size: 0 # here", "model.hidden_size", "at least 1, not 0"),
     ("_groups: 2", "_groups: 0 # here", "model.num_query_groups", "at least 1, not 0"),
     ("_groups: 2", "_groups: 3 # here", "model.num_query_groups", "key/value heads; nearest: 2"),
-    ("_heads: 4", "_heads: 6 # here", "model.num_attention_heads", "by 6 heads; nearest: 4, or"),
+    ("_heads: 4", "_heads: 6 # here", "model.num_attention_heads", "by 6 heads; nearest: 4 heads, or"),
     ("_heads: 4", "_heads: 64 # here", "model.num_attention_heads", "not 1; set kv_channels to 2"),
     ("seq_length: 32", "seq_length: 32\n  kv_channels: 7 # here", "model.kv_channels", "to 8"),
     ("seq_length: 32", "seq_length: 32\n  dropout: 1 # here", "model.dropout", "below 1"),
     ("seq_length: 32", "seq_length: 32\n  init: {std: 0} # here", "model.init.std", "above 0"),
     ("seq_length: 32", "seq_length: 32\n  norm_epsilon: 0 # here", "model.norm_epsilon", "above 0"),
     # Run.
+    ("batch:", 'name: "" # here\nbatch:', "name", "'' cannot name a run"),
+    ("batch:", "name: ../x # here\nbatch:", "name", "letters, digits and . _ - + = @"),
+    ("batch:", "name: .. # here\nbatch:", "name", "'..' cannot name a run"),
+    ("batch:", "name: a/b # here\nbatch:", "name", "'a/b' cannot name a run"),
+    ("batch:", "name: -rf # here\nbatch:", "name", "'-rf' cannot name a run"),
+    ("batch:", 'name: "a\\n" # here\nbatch:', "name", "cannot name a run"),
+    ("batch:", f"name: {'a' * 101} # here\nbatch:", "name", "up to 100"),
+    ("batch:", 'output: "" # here\nbatch:', "output", "is empty; name the run's folder"),
+    ("batch:", 'output: " " # here\nbatch:', "output", "is empty; name the run's folder"),
     ("batch:", "seed: -1 # here\nbatch:", "seed", "must be at least 0, not -1"),
     ("batch:", "checkpoint: {keep: 0} # here\nbatch:", "checkpoint.keep", "at least 1, not 0"),
     ("batch:", "checkpoint: {interval: 0} # here\nbatch:", "checkpoint.interval", "at least 1"),
@@ -64,6 +73,9 @@ FAULTS = [
     ("batch:", "optimizer: {epsilon: 0} # here\nbatch:", "optimizer.epsilon", "above 0"),
     # Data.
     ("easy: easy", "easy: [] # here", "data.buckets.easy", "no prefix; give it one, or remove"),
+    ("[hard-0, hard-1]", "[hard-0, easy] # here", "data.buckets.hard", "in bucket 'easy' already"),
+    ("[hard-0, hard-1]", "./x/../easy.bin # here", "data.buckets.hard", "leave it in one place"),
+    ("hard-1]", "hard-0] # here", "data.buckets.hard", "'hard-0' is in bucket 'hard' already"),
     ("  buckets:\n    easy: easy\n    hard: [hard-0, hard-1]", "  buckets: {} # here",
      "data.buckets", "name at least one bucket"),
     ("data:", "data:\n  validation_fraction: 1.0 # here", "data.validation_fraction", "below 1"),
@@ -87,6 +99,11 @@ FAULTS = [
      "4 layers cannot fill 8 pipeline stages (pipeline 8 x virtual 1); use at most 4"),
     ("tensor: 2}", "overlap_param_gather: true} # here",
      "stages.1.parallel.overlap_param_gather", "set both, or remove this key"),
+    ("tensor: 2}", "ddp_bucket_size: 0} # here", "stages.1.parallel.ddp_bucket_size", "at least 1"),
+    (LAST_STAGE, "    parallel: {cross_entropy_fusion: native} # here\nprecision: fp32\n",
+     "stages.1.parallel.cross_entropy_fusion", "and the precision is fp32; set it to none"),
+    (LAST_STAGE, "    parallel: {cross_entropy_fusion: te} # here\ndeterministic: true\n",
+     "stages.1.parallel.cross_entropy_fusion", "is not deterministic; set it to none"),
     (LAST_STAGE, "    batch: {micro_size: 0} # here\n", "stages.1.batch.micro_size", "at least 1"),
     (LAST_STAGE, "    batch: {global_size: 9} # here\n", "stages.1.batch.global_size",
      "9 is not a multiple of micro_size 2; nearest: 8"),
@@ -129,6 +146,21 @@ def test_names_line_key_and_remedy(
     assert said.startswith(where)
     assert f": {key}: " in said
     assert message in said
+
+
+@pytest.mark.parametrize(("folder", "prefix"), [(".", "{}/easy"), ("{}/data", "../data/easy.idx")])
+def test_one_file_is_known_by_every_way_to_write_it(
+    base: str, load_text: Load, tmp_path: Path, folder: str, prefix: str
+) -> None:
+    place, other = folder.format(tmp_path), prefix.format(tmp_path)
+    with pytest.raises(ConfigError, match=r"hard: .* is in bucket 'easy' already"):
+        load_text(base, f"data.path={place}", f"data.buckets.hard={other}")
+
+
+@pytest.mark.parametrize("name", ["a", "run_2.5B-x", "lr=3e-4", "gstack+tied@v2", "größe", "0"])
+def test_usual_names_are_fine(base: str, load_text: Load, name: str) -> None:
+    config = load_text(base, f"name='{name}'")
+    assert (config.name, config.output) == (name, f"runs/{name}")
 
 
 def test_missing_section_is_named_at_the_top(base: str, load_text: Load) -> None:
@@ -179,6 +211,13 @@ def test_later_override_is_the_one_named(base: str, load_text: Load) -> None:
         load_text(base, "model.hidden_size=y", "model={hidden_size: x}")
 
 
+def _many_aliases() -> str:
+    """Nine lists of ten lists of ten lists ... in nine lines."""
+    lines = ["a0: &a0 [1]"]
+    lines += [f"a{n}: &a{n} [{', '.join(10 * [f'*a{n - 1}'])}]" for n in range(1, 9)]
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -188,7 +227,10 @@ def test_later_override_is_the_one_named(base: str, load_text: Load) -> None:
         ("", r"run.yaml: expected a mapping"),
         ("a: 1\n---\nb: 1\n", r"run.yaml: not valid YAML"),
         ("a: !!python/object/apply:os.getcwd []\n", r"run.yaml: not valid YAML"),
-        ("a: &a [*a]\n", r"run.yaml: an alias .* contains itself; write it out"),
+        ("a: &a [*a]\n", r"run.yaml: nested too deeply, or an alias .* contains itself; write"),
+        ("a: " + 3000 * "[", r"run.yaml: nested too deeply"),
+        ("a: 1\0\n", r"run.yaml: not valid YAML: .*#x0000"),
+        (_many_aliases(), r"run.yaml: more than 100000 values; write out fewer aliases"),
         ("name: x\n", r"run.yaml: stages: expected a list with at least one stage"),
         ("stages: []\n", r"run.yaml:1: stages: expected a list with at least one stage"),
         ("stages:\n- 3\n", r"run.yaml:2: stages.0: expected a mapping, got 3"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from megagrow.config.schema import DataConfig
-from megagrow.data.buckets import open_buckets
+from megagrow.data.buckets import check_visible, open_buckets
 from megagrow.data.writer import MANIFEST_FORMAT
 from megagrow.errors import DataError
 from tests.data.indexed_files import bucket_of, counting, write
@@ -100,6 +100,21 @@ def test_ids_beyond_the_vocabulary_name_the_bucket(tmp_path: Path) -> None:
         bucket_of(tmp_path, "s", vocab=99)
     data = DataConfig(path=str(tmp_path), buckets={"b": ("s",)})
     assert open_buckets(data, 4, 99, check_ids=False)["b"].tokens == 5
+
+
+def test_files_that_another_process_does_not_see(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        write(tmp_path / name, counting([5, 5]))
+    buckets = {"b": bucket_of(tmp_path, "x", "y")}
+    check_visible(buckets)
+    (tmp_path / "y.bin").write_bytes(b"\0" * 7)
+    with pytest.raises(
+        DataError, match=r"bucket 'b': .*y has 7 bytes on .* of 20 bytes: data.path"
+    ):
+        check_visible(buckets)
+    (tmp_path / "x.idx").unlink()
+    with pytest.raises(DataError, match=r"bucket 'b': .*x cannot be read \(No such file"):
+        check_visible(buckets)
 
 
 def manifest(folder: Path, **changes: Any) -> None:

@@ -187,9 +187,7 @@ def test_negative_samples_are_refused(bucket: Bucket, tmp_path: Path) -> None:
 def test_prepared_epochs_are_read_and_not_built_again(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waited: list[bool] = []
-    dataset(bucket, tmp_path).prepare(range(2), barrier=lambda: waited.append(True))
-    assert waited == [True]
+    dataset(bucket, tmp_path).prepare(range(2))
     files = sorted((tmp_path / "cache").iterdir())
     assert len([file for file in files if file.suffix == ".npy"]) == 6
     assert not [file for file in files if file.is_dir()]
@@ -253,6 +251,25 @@ def test_any_division_into_files_and_documents(
     assert len(data) == (total - 1) // seq_length
     assert len(set(inputs)) == len(inputs)
     assert set(inputs) <= set(range(total))
+
+
+def _cannot_prepare(folder: str) -> str:
+    path = Path(folder)
+    data = dataset(bucket_of(path, "s", seq_length=SEQ), path, cache=path / "file")
+    try:
+        data.prepare(range(2))
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_on_every_rank(
+    bucket: Bucket, tmp_path: Path, world2: World
+) -> None:
+    (tmp_path / "file").write_text("")
+    first, other = world2.run(_cannot_prepare, str(tmp_path), timeout=60.0)
+    assert "its index cannot be written" in first
+    assert other == first
 
 
 def _read_on_ranks(folder: str, prepared: int) -> tuple[list[list[int]], bool]:

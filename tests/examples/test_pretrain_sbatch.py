@@ -13,17 +13,23 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_grow import parse
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "examples" / "slurm" / "pretrain.sbatch"
 
 TRAINER = """
 import json, os, pathlib, signal, sys, time
 if "--plan" in sys.argv:
-    sys.exit(0)
+    pathlib.Path("record/plan.json").write_text(json.dumps(sys.argv[1:]))
+    sys.exit("no stage can use them" if "badworld=1" in sys.argv else 0)
 signals = []
 signal.signal(signal.SIGUSR1, lambda *_: signals.append(1))
 folder = pathlib.Path("record")
 (folder / "arguments.json").write_text(json.dumps(sys.argv[1:]))
+if "save=1" in sys.argv:
+    pathlib.Path("the run/checkpoints").mkdir(parents=True, exist_ok=True)
+    pathlib.Path("the run/checkpoints/latest").write_text("step_00000150")
 (folder / "trainer.pid.part").write_text(str(os.getpid()))
 (folder / "trainer.pid.part").rename(folder / "trainer.pid")
 if "crash=1" in sys.argv:
@@ -107,8 +113,8 @@ def test_arguments_arrive_as_given_and_a_completed_run_is_final(checkout: Path) 
     process = start(checkout, *given)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
-    received = json.loads((checkout / "record" / "arguments.json").read_text())
-    assert received == ["a config.yaml", *given]
+    assert received(checkout) == ["a config.yaml", *given]
+    assert not list((checkout / "the run").glob(".begun-*"))
     assert not (checkout / "hacked").exists()
     assert not requeued(checkout)
 
@@ -123,6 +129,57 @@ def test_signal_before_the_limit_saves_and_requeues(
     assert "the run is wall_time" in output
     assert requeued(checkout) is again, output
     assert process.returncode == (0 if again else 2)
+
+
+def received(checkout: Path) -> list[str]:
+    """What the trainer was started with."""
+    arguments: list[str] = json.loads((checkout / "record" / "arguments.json").read_text())
+    return arguments
+
+
+def attempt(checkout: Path, restarts: int, *arguments: str) -> list[str]:
+    """One attempt of the job that time ends; what the trainer was started with."""
+    (checkout / "record" / "trainer.pid").unlink(missing_ok=True)
+    process = start(checkout, "wait=1", *arguments, SLURM_RESTART_COUNT=str(restarts))
+    signal_when_training(process, checkout)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    return received(checkout)
+
+
+def test_a_later_attempt_goes_on_from_the_newest_checkpoint(checkout: Path) -> None:
+    # Newer than the one to begin from: what a run that is wound back has.
+    latest = checkout / "the run" / "checkpoints" / "latest"
+    latest.parent.mkdir(parents=True)
+    latest.write_text("step_00000200")
+    given = ["--resume", "the run/checkpoints/step_00000100"]
+    assert resume_of(attempt(checkout, 0, *given)) == given[1]
+    # Requeued by Slurm before the job had saved anything: it begins as it did.
+    assert resume_of(attempt(checkout, 1, "save=1", *given)) == given[1]
+    assert resume_of(attempt(checkout, 2, *given)) == "auto"
+    assert len(list((checkout / "the run").glob(".begun-*"))) == 1
+
+
+def test_never_is_for_the_first_attempt(checkout: Path) -> None:
+    given = ["save=1", "--resume=never"]
+    assert resume_of(attempt(checkout, 0, *given)) == "never"
+    assert resume_of(attempt(checkout, 1, *given)) == "auto"
+
+
+def resume_of(arguments: list[str]) -> str:
+    """What the real command line understands."""
+    resume: str = parse(arguments).resume
+    return resume
+
+
+def test_the_plan_is_for_the_processes_of_the_job(checkout: Path) -> None:
+    process = start(checkout, "badworld=1", SLURM_NNODES="3", SLURM_GPUS_ON_NODE="4")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1
+    assert "no stage can use them" in output
+    planned = json.loads((checkout / "record" / "plan.json").read_text())
+    assert planned == ["a config.yaml", "badworld=1", "--plan", "--world-size", "12"]
+    assert not (checkout / "record" / "trainer.pid").exists()
 
 
 def test_crash_is_final_whatever_an_earlier_attempt_left(checkout: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megagrow.errors import CheckpointError, TrainingError
+from megagrow.errors import CheckpointError, LayoutError, TrainingError
 from megagrow.growth import through_checkpoint
 from megagrow.growth.through_checkpoint import SCRATCH_PREFIX
 from tests.distributed import World
@@ -90,6 +92,86 @@ def test_a_scratch_that_cannot_be_written_is_one_clear_error_on_every_rank(
     for message in world2.run(_refused, file):
         assert str(file) in message
         assert "growth_scratch" in message
+
+
+def _sizes_read(scratch: Path) -> tuple[int, int]:
+    sizes = []
+    size = through_checkpoint._size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            through_checkpoint, "_size", lambda folder: sizes.append(size(folder)) or sizes[-1]
+        )
+        _, cost = _grow(scratch, b"x" * 10)
+    return len(sizes), cost.bytes_moved
+
+
+def test_one_rank_counts_the_bytes(world2: World, tmp_path: Path) -> None:
+    assert world2.run(_sizes_read, tmp_path) == [(1, 20), (0, 20)]
+
+
+def _in_own_folder(folders: Sequence[Path], needed_bytes: int, grows: bool) -> tuple[str, str]:
+    """The error of a check, or a growth, through `scratch` in a working folder of each rank."""
+    from megagrow.runtime import processes
+
+    before = Path.cwd()
+    os.chdir(folders[processes.rank()])
+    wrote: list[Path] = []
+    try:
+        if grows:
+            through_checkpoint.grow(
+                wrote.append, wrote.append, scratch=Path("scratch"), needed_bytes=needed_bytes
+            )
+        else:
+            through_checkpoint.check_scratch(Path("scratch"), needed_bytes=needed_bytes)
+    except (CheckpointError, LayoutError) as error:
+        assert not wrote
+        return type(error).__name__, str(error)
+    finally:
+        os.chdir(before)
+    return "", ""
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> tuple[Path, Path]:
+    """Two folders, as two machines would have under one name."""
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        (folder / "scratch").mkdir(parents=True)
+    return folders
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_scratch_that_one_process_does_not_see_is_found_before_anything_is_written(
+    world2: World, apart: tuple[Path, Path], grows: bool
+) -> None:
+    first, other = world2.run(_in_own_folder, apart, 0, grows)
+    assert first == other
+    kind, message = first
+    assert kind == "LayoutError"
+    assert "rank 1 on " in message
+    assert "checkpoint.growth_scratch" in message
+    assert "visible to every process" in message
+    assert list((apart[0] / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_scratch_without_room_is_found_before_anything_is_written(
+    world2: World, apart: tuple[Path, Path], grows: bool
+) -> None:
+    shared = apart[0], apart[0]
+    first, other = world2.run(_in_own_folder, shared, 10**18, grows)
+    assert first == other
+    kind, message = first
+    assert kind == "CheckpointError"
+    assert "growth needs about 1000000000.00 GB" in message
+    assert "checkpoint.growth_scratch" in message
+    assert list((apart[0] / "scratch").iterdir()) == []
+
+
+def test_a_good_scratch_is_left_empty(world2: World, apart: tuple[Path, Path]) -> None:
+    shared = apart[0], apart[0]
+    assert world2.run(_in_own_folder, shared, 1000, False) == [("", "")] * 2
+    assert list((apart[0] / "scratch").iterdir()) == []
 
 
 def test_clean_removes_what_a_killed_growth_left_and_nothing_else(tmp_path: Path) -> None:

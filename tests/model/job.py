@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -93,7 +93,7 @@ def inputs(rows: torch.Tensor) -> tuple[tuple[Any, ...], torch.Tensor]:
 def train(job: Job, steps: int = 3) -> list[tuple[float, float]]:
     """Mean loss of the global batch and gradient norm of each step (loss 0 without a head)."""
     chunks = build(job)
-    wrapped = wrap_ddp(chunks, job.parallel, bucket_size=500)
+    wrapped = wrap_ddp(chunks, replace(job.parallel, ddp_bucket_size=500))
     optimizer = build_optimizer(wrapped, OptimizerConfig(), job.parallel, job.precision, 3e-3)  # type: ignore[arg-type]
     results = []
     for step in range(steps):

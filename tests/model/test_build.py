@@ -10,8 +10,8 @@ from megatron.core.utils import unwrap_model
 from megagrow.config.schema import InitConfig, OptimizerConfig, ParallelConfig
 from megagrow.errors import LayoutError
 from megagrow.model.build import build_model, build_optimizer, wrap_ddp
-from megagrow.model.transformer_config import transformer_config
-from megagrow.runtime import groups
+from megagrow.model.transformer_config import p2p_options, transformer_config
+from megagrow.runtime import device, groups
 from tests.distributed import World
 from tests.model.job import Job, batch, build, inputs, train
 from tests.model.reference import GPT, Sizes, parameter_map
@@ -217,6 +217,78 @@ def test_unequal_layouts_are_refused(alone: None) -> None:
         transformer_config(
             replace(job.shape, layers=layers), job.model, ParallelConfig(), "fp32", None
         )
+
+
+def test_settings_of_the_layout_reach_megatron(alone: None) -> None:
+    parallel = ParallelConfig(grad_reduce_in_fp32=False, cross_entropy_fusion="native")
+    job = Job(precision="bf16", parallel=parallel)
+    (wrapped,) = wrap_ddp(build(job), parallel)
+    assert wrapped.config.cross_entropy_loss_fusion
+    assert wrapped.config.cross_entropy_fusion_impl == "native"
+    assert not wrapped.config.deterministic_mode
+    gradients = {parameter.main_grad.dtype for parameter in wrapped.parameters()}
+    assert gradients == {torch.bfloat16}
+    (plain,) = wrap_ddp(build_again(job, ParallelConfig()), ParallelConfig())
+    assert {parameter.main_grad.dtype for parameter in plain.parameters()} == {torch.float32}
+    assert not plain.config.cross_entropy_loss_fusion
+
+
+def build_again(job: Job, parallel: ParallelConfig) -> list[Any]:
+    groups.tear_down()
+    return build(replace(job, parallel=parallel))
+
+
+def test_small_buckets_are_many(world2: World) -> None:
+    parallel = ParallelConfig(overlap_grad_reduce=True)
+    (few, _), (many, _) = (
+        world2.run(_buckets, replace(parallel, ddp_bucket_size=size)) for size in (None, 2000)
+    )
+    assert few == 1
+    assert many > 10
+
+
+def _buckets(parallel: ParallelConfig) -> int:
+    (wrapped,) = wrap_ddp(build(Job(parallel=parallel)), parallel)
+    return sum(len(group.buckets) for group in wrapped.bucket_groups)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"gradient_accumulation_fusion": True}, "install apex"),
+        ({"cross_entropy_fusion": "te"}, "Transformer Engine: install it, or choose"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels may be there")
+def test_fusions_whose_kernel_is_not_there_are_refused(keys: dict[str, Any], message: str) -> None:
+    job = Job(parallel=ParallelConfig(**keys))
+    with pytest.raises(LayoutError, match=message):
+        transformer_config(job.shape, job.model, job.parallel, "bf16")
+
+
+def test_deterministic_kernels_give_the_same_training(world2: World) -> None:
+    job = Job(parallel=ParallelConfig(tensor=2))
+    (plain, _), (chosen, _) = world2.run(train, job), world2.run(_deterministic, job)
+    assert chosen[0]
+    assert [loss for loss, _ in chosen[1]] == pytest.approx([loss for loss, _ in plain], rel=1e-6)
+
+
+def _deterministic(job: Job) -> tuple[bool, list[tuple[float, float]]]:
+    device.make_deterministic()
+    try:
+        config = transformer_config(job.shape, job.model, job.parallel, "fp32")
+        return config.deterministic_mode, train(job)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_only_the_interleaved_schedule_sends_one_by_one() -> None:
+    for parallel in (ParallelConfig(), ParallelConfig(pipeline=2), ParallelConfig(pipeline=4)):
+        options = p2p_options(parallel)
+        assert options == {"batch_p2p_comm": True, "overlap_p2p_comm": False}
+    options = p2p_options(ParallelConfig(pipeline=2, virtual_pipeline=2))
+    # Overlapped where there are streams.
+    assert options == {"batch_p2p_comm": False, "overlap_p2p_comm": device.is_cuda()}
 
 
 def test_no_deprecation_noise(alone: None, caplog: pytest.LogCaptureFixture) -> None:

@@ -83,6 +83,16 @@ def test_bytes_per_parameter() -> None:
     assert rank.total == 16 * count + rank.activations + rank.logits
 
 
+def test_bf16_gradients_are_copied_to_fp32_for_the_update() -> None:
+    count = parameters(shape_of()).total
+    (rank,) = estimate(shape_of(), grad_reduce_in_fp32=False)
+    assert rank.gradients == (2 + 4) * count
+    (rank,) = estimate(shape_of(), grad_reduce_in_fp32=False, data_parallel=4)
+    assert rank.gradients == (2 + 4 // 4) * count
+    (rank,) = estimate(shape_of(), grad_reduce_in_fp32=False, precision="fp32")
+    assert rank.gradients == 4 * count
+
+
 def test_distributed_optimizer_divides_only_its_state() -> None:
     (one,), (four,) = estimate(shape_of()), estimate(shape_of(), data_parallel=4)
     assert one.optimizer == 4 * four.optimizer

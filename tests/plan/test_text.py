@@ -8,23 +8,6 @@ from megagrow.config import LearningRateConfig
 from megagrow.plan import text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(0.5, "0.5s"), (59, "59s"), (60, "1m 0s"), (3599.6, "1h 0m"), (19_230, "5h 20m"),
-     (183_600, "2d 3h")],
-)  # fmt: skip
-def test_duration(seconds: float, shown: str) -> None:
-    assert text.duration(seconds) == shown
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [(0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (3 * 2**30, "3 GiB"), (2**41, "2 TiB")],
-)
-def test_memory(size: int, shown: str) -> None:
-    assert text.memory(size) == shown
-
-
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=64))
 def test_layout_says_every_chunk(counts: list[int]) -> None:
     parts = [part.split("x") for part in text.layout(counts).split()]

@@ -76,8 +76,8 @@ def test_suitable_sizes_are_exactly_those_that_run(
         (3, "stage 'small': 3 processes are no multiple of tensor 1 x pipeline 2 = 2; "
             "start 2 or 4 processes"),
         (6, "stage 'small': global_size 8 is no multiple of micro_size 2 x data parallel 3 = 6 "
-            "(nearest: 6); start 4 or 8 processes, which suit every stage"),
-        (32, "= 32 (nearest: 32); start 8 processes, which suit every stage"),
+            "(nearest global_size: 6); start 4 or 8 processes, which suit every stage"),
+        (32, "= 32 (nearest global_size: 32); start 8 processes, which suit every stage"),
         (0, "0 processes are no multiple of"),
     ],
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +37,28 @@ def test_baseline_is_the_only_run_that_never_grew(runs: list[RunMetrics]) -> Non
     assert find_baseline([scratch], None) is None
     assert find_baseline([grown, scratch, replace(scratch, name="other")], None) is None
     assert find_baseline(runs, grown.name) is grown
+
+
+def test_a_baseline_whose_layout_changed_did_not_grow(
+    scratch_run: Path, grown_run: Path, tmp_path: Path
+) -> None:
+    """The trainer records a stage with a new layout, or a reset optimizer, as a growth too."""
+    folder = tmp_path / "scratch_8"
+    shutil.copytree(scratch_run, folder)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    first = json.loads(next(line for line in lines if '"growth"' in line or '"step"' in line))
+    event = {
+        **{key: first[key] for key in ("stage", "time", "tokens", "flops")},
+        "event": "growth", "step": 1, "from_layers": 8, "to_layers": 8, "operator": "none",
+        "optimizer": "copy", "seconds": 1.0, "bytes_moved": 1, "peak_bytes": 1,
+        "layer_map": [[[layer, 1.0]] for layer in range(8)],
+    }  # fmt: skip
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(event)]) + "\n")
+    scratch = read(folder)
+    assert scratch.growths == ()
+    assert not scratch.notes
+    runs = [read(grown_run), scratch]
+    assert find_baseline(runs, None) is scratch
 
 
 def test_unknown_baseline_names_the_nearest(runs: list[RunMetrics]) -> None:

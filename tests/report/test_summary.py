@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from megagrow.config import ParallelConfig
 from megagrow.report.reader import read
 from megagrow.report.records import RunMetrics
 from megagrow.report.summary import (
@@ -70,6 +71,15 @@ def test_stages_share_the_compute(run: RunMetrics) -> None:
     assert rows[0][6] == "stories 80%, prose 15%, reference 5%"
     assert rows[0][7] == "tensor 1, pipeline 2, data 1"
     assert float(rows[0][8].rstrip("K")) == pytest.approx(34.7, abs=0.2)
+
+
+def test_of_a_layout_only_what_is_chosen_is_shown(run: RunMetrics) -> None:
+    chosen = ParallelConfig(pipeline=2, overlap_grad_reduce=True, ddp_bucket_size=500)
+    recorded = {**asdict(chosen), "data": 4, "layout": [1, 3]}
+    first = replace(run.stages[0], parallel=recorded)
+    assert stage_table([replace(run, stages=(first,))]).rows[0][7] == (
+        "tensor 1, pipeline 2, overlap_grad_reduce True, ddp_bucket_size 500, data 4, layout [1, 3]"
+    )
 
 
 def test_terminal_table_is_aligned_and_takes_markup_as_text() -> None:

@@ -36,6 +36,31 @@ def test_one_process_needs_no_group() -> None:
         raise ZeroDivisionError
 
 
+def _on_main(value: str, error: bool) -> tuple[str, list[int]]:
+    """What `on_main` gives or raises, and the ranks that did the work here."""
+    ran = []
+
+    def work() -> str:
+        ran.append(processes.rank())
+        if error:
+            raise DataError(f"rank {processes.rank()}: mend it")
+        return f"{value} of rank {processes.rank()}"
+
+    try:
+        return failure.on_main(work), ran
+    except MegagrowError as caught:
+        return f"{type(caught).__name__} {caught}", ran
+
+
+def test_what_rank_0_finds_or_raises_is_known_to_all(world2: World) -> None:
+    found = "what of rank 0"
+    assert world2.run(_on_main, "what", False) == [(found, [0]), (found, [])]
+    raised = "DataError rank 0: mend it"
+    assert world2.run(_on_main, "what", True) == [(raised, [0]), (raised, [])]
+    assert _on_main("what", False) == (found, [0])
+    assert _on_main("what", True) == (raised, [0])
+
+
 def test_an_error_to_mend_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert failure.report(DataError("bucket 'x': no such file")) == 2
     assert capsys.readouterr().err == "error: bucket 'x': no such file\n"

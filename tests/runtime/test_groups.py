@@ -15,9 +15,11 @@ from tests.distributed import World
 
 
 def _place(layout: dict[str, Any]) -> tuple[Any, ...]:
+    from megatron.core import parallel_state
+
     groups.set_up(**layout)
     return (
-        (groups.tensor_rank(), groups.tensor_size()),
+        (parallel_state.get_tensor_model_parallel_rank(), groups.tensor_size()),
         (groups.pipeline_rank(), groups.pipeline_size()),
         (groups.data_rank(), groups.data_size()),
         (groups.is_first_stage(), groups.is_last_stage()),
@@ -98,14 +100,3 @@ def test_second_set_up_is_refused(world2: World) -> None:
 def test_layouts_that_do_not_fit(layout: dict[str, int], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
         groups.check(4, **layout)
-
-
-@pytest.mark.parametrize(("pipeline", "virtual"), [(1, None), (2, None), (4, 1)])
-def test_plain_schedules_send_in_batches(pipeline: int, virtual: int | None) -> None:
-    assert groups.p2p_options(pipeline=pipeline, virtual=virtual)["batch_p2p_comm"]
-    assert not groups.p2p_options(pipeline=pipeline, virtual=virtual)["overlap_p2p_comm"]
-
-
-def test_the_interleaved_schedule_sends_one_by_one() -> None:
-    options = groups.p2p_options(pipeline=2, virtual=2)
-    assert options == {"overlap_p2p_comm": True, "batch_p2p_comm": False}

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 _SCRIPT = """
 import sys
 from megagrow.runtime import logging as run_logging
@@ -23,10 +25,11 @@ logging.getLogger("megatron.core").warning("Apex is not installed, so")
 logging.getLogger("megatron.core").error("a third party's error")
 warnings.warn("Transformer Engine and Apex are not installed. Falling back.")
 warnings.warn("a warning of ours")
+warnings.warn("it is recommended to set CUDA_DEVICE_MAX_CONNECTIONS to 1")
 """
 
 
-def _run(rank: int, level: str = "INFO") -> str:
+def _run(rank: int, level: str = "INFO", script: str = _SCRIPT) -> str:
     environ = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -36,7 +39,7 @@ def _run(rank: int, level: str = "INFO") -> str:
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": "1",
     }
-    command = [sys.executable, "-c", _SCRIPT, level]
+    command = [sys.executable, "-c", script, level]
     done = subprocess.run(
         command, env=environ, capture_output=True, text=True, timeout=120, check=True
     )
@@ -51,6 +54,12 @@ def test_rank_0_tells_and_leaves_out_noise() -> None:
     assert "a warning of ours" in text
     for left_out in ("a detail", "every parameter", "Apex"):
         assert left_out not in text
+    assert ("CUDA_DEVICE_MAX_CONNECTIONS" in text) == torch.cuda.is_available()
+
+
+def test_a_gpu_is_told_about_its_connections() -> None:
+    gpu = "import torch\ntorch.cuda.is_available = lambda: True\n"
+    assert "CUDA_DEVICE_MAX_CONNECTIONS" in _run(0, script=gpu + _SCRIPT)
 
 
 def test_other_ranks_only_warn() -> None:

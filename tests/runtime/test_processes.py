@@ -124,6 +124,40 @@ if __name__ == "__main__":
 """
 
 
+_CHOOSES_A_GPU = """
+import sys
+import torch
+import torch.distributed as dist
+from megagrow.runtime import device, processes
+joined = []
+device.is_cuda = lambda: True
+device.backend = lambda: "gloo"
+torch.cuda.device_count = lambda: int(sys.argv[1])
+torch.cuda.set_device = lambda index: None
+
+dist.init_process_group = lambda backend, **options: joined.append(str(options["device_id"]))
+processes.start()
+print(*joined)
+"""
+
+_FAILS = """
+import torch.distributed as dist
+from megagrow.runtime import device, groups, processes
+if __name__ == "__main__":
+    processes.start()
+    groups.set_up()
+    device.is_cuda = lambda: True  # gloo's groups can be aborted too
+
+    def destroy(group=None):
+        raise SystemExit("would wait for what is pending")
+
+    dist.destroy_process_group = destroy
+    processes.stop(failed=True)
+    processes.stop(failed=True)
+    assert not dist.is_initialized()
+"""
+
+
 def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_"))}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -142,6 +176,31 @@ def test_a_plain_python_process_is_a_world_of_one(tmp_path: Path) -> None:
     command = [sys.executable, _script(tmp_path, _PLAIN)]
     done = subprocess.run(
         command, env=_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("visible", "index"), [("1", 0), ("8", 3)])
+def test_nccl_is_told_the_gpu_of_the_process(tmp_path: Path, visible: str, index: int) -> None:
+    done = subprocess.run(
+        [sys.executable, _script(tmp_path, _CHOOSES_A_GPU), visible],
+        env={**_environment(), "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == f"cuda:{index}\n", done.stderr
+
+
+def test_a_failed_process_on_a_gpu_gives_up_what_is_pending(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, _script(tmp_path, _FAILS)],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

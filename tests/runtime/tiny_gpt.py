@@ -89,7 +89,8 @@ def build(trial: Trial) -> Job:
         recompute_granularity="full" if trial.recompute else None,
         recompute_method="uniform" if trial.recompute else None,
         recompute_num_layers=1 if trial.recompute else None,
-        **groups.p2p_options(pipeline=trial.pipeline, virtual=trial.virtual),
+        # megagrow.model.transformer_config.p2p_options says why.
+        batch_p2p_comm=trial.virtual is None,
     )
     layer = get_gpt_layer_local_spec()
     layer.submodules.input_layernorm = SequenceParallelNorm
@@ -170,7 +171,9 @@ def _set_weights(chunk: Any, trial: Trial) -> None:
         )
         full = torch.randn(shape, generator=generator) * 0.05
         if shape != list(parameter.shape):
-            full = full.chunk(trial.tensor, parameter.partition_dim)[groups.tensor_rank()]
+            full = full.chunk(trial.tensor, parameter.partition_dim)[
+                parallel_state.get_tensor_model_parallel_rank()
+            ]
         with torch.no_grad():
             parameter.copy_(full)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from megagrow.growth import through_checkpoint
+from megagrow.runtime import processes
 from tests.distributed import World
 from tests.train import trial
 
@@ -48,6 +50,22 @@ def _save_needs(file: Path, layers: int) -> int:
 
     stages = {stage.shape.num_layers: stage for stage in make_plan(load(file), 2).stages}
     return stages[layers].parameters.total * BYTES_PER_PARAMETER
+
+
+def _attempt_filling(disk: Path, free: int, file: str, override: str) -> tuple[int, str]:
+    """A start whose disk is filled up to `free` bytes once growth has its folder there."""
+    make = through_checkpoint._make
+    made = []
+
+    def make_and_fill(scratch: Path, needed_bytes: int) -> Path:
+        made.append(make(scratch, needed_bytes))
+        if len(made) == 2 and processes.is_main():  # the first is the check at the start
+            _leave(disk, free)
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(through_checkpoint, "_make", make_and_fill)
+        return trial.attempt(file, [override])
 
 
 def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
@@ -87,8 +105,19 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     small_scratch = small_disk / "scratch"
     small_scratch.mkdir()
     elsewhere = trial.configure(tmp_path / "elsewhere", trial.shared_data(tmp_path_factory))
-    filler = _leave(small_disk, 100_000)
+    filler = _leave(small_disk, _save_needs(file, 2) - 20_000)
     code, message = trial.start(world2, elsewhere, f"checkpoint.growth_scratch={small_scratch}")
+    assert code == 2
+    assert "growth needs about" in message
+    assert "checkpoint.growth_scratch" in message
+    assert trial.losses(tmp_path / "elsewhere" / "run", strict=False) == {}  # found at the start
+
+    # There was room, and something else takes it in the middle of the growth.
+    filler.unlink()
+    overrides = f"checkpoint.growth_scratch={small_scratch}"
+    first, other = world2.run(_attempt_filling, small_disk, 100_000, str(elsewhere), overrides)
+    assert first == other
+    code, message = first
     assert code == 2
     assert "growing failed: " in message
     assert re.search(FULL, message), message
@@ -97,7 +126,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     assert trial.checkpoints(grown)[-1] == "step_00000005"
 
     # With room again, both runs are what they would have been.
-    filler.unlink()
+    (small_disk / "filler").unlink()
     for again, folder in ((file, run), (elsewhere, grown)):
         assert trial.start(world2, again) == (0, "")
         trial.assert_same(folder, trial.reference(tmp_path_factory))

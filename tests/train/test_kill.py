@@ -1,6 +1,7 @@
 """A run killed at any moment and started again is the run that was never killed, bit by bit.
 
-Every kill is a SIGKILL of all processes of the run. MEGAGROW_KILLS=20 makes the random test long.
+Every kill is a SIGKILL of all processes of the run. The layout differs from test to test.
+MEGAGROW_KILLS=20 makes the random test long, MEGAGROW_LAYOUT chooses its layout.
 """
 
 from __future__ import annotations
@@ -8,21 +9,32 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.train import trial
 
+LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "pp2": {},
+    # Two replicas share the optimizer's state; there are master weights beside the weights.
+    "dp2-bf16": {"parallel.pipeline": 1, "precision": "bf16"},
+    "dp2-to-pp2": {"parallel.pipeline": 1, "stages.1.parallel": {"pipeline": 2}},
+}
+
 
 @pytest.fixture
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trial.reference(tmp_path_factory)
+def reference(layout: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not LAYOUTS[layout]:
+        return trial.reference(tmp_path_factory)
+    return trial.reference(tmp_path_factory, LAYOUTS[layout], f"_{layout}")
 
 
 @pytest.fixture
-def file(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trial.configure(tmp_path, trial.shared_data(tmp_path_factory))
+def file(layout: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trial.configure(tmp_path, trial.shared_data(tmp_path_factory), LAYOUTS[layout])
 
 
 def _kill_at(file: Path, event: str, pattern: str) -> Path:
@@ -36,6 +48,7 @@ def _kill_at(file: Path, event: str, pattern: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("layout", ["dp2-bf16"])
 def test_killed_at_a_step_then_while_it_grows_then_while_it_saves(
     file: Path, reference: Path
 ) -> None:
@@ -63,6 +76,7 @@ def test_killed_at_a_step_then_while_it_grows_then_while_it_saves(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("layout", ["dp2-to-pp2"])
 def test_killed_while_it_writes_for_growth_then_before_latest_moves(
     file: Path, reference: Path
 ) -> None:
@@ -82,6 +96,7 @@ def test_killed_while_it_writes_for_growth_then_before_latest_moves(
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
+@pytest.mark.parametrize("layout", [os.environ.get("MEGAGROW_LAYOUT", "pp2")])
 def test_killed_again_and_again_at_random(file: Path, reference: Path) -> None:
     seed = int(os.environ.get("MEGAGROW_SEED", time.time_ns() % 100_000))
     kills = int(os.environ.get("MEGAGROW_KILLS", 1))
@@ -108,6 +123,7 @@ def _until_records(job: trial.Job, count: int) -> None:
     job.until(ready)
 
 
+@pytest.mark.parametrize("layout", ["pp2"])
 def test_the_others_end_with_an_error_when_one_rank_is_killed(file: Path) -> None:
     with trial.Job(file) as job:
         job.until_step(2)

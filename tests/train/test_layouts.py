@@ -64,6 +64,10 @@ CLOSE = {
     "dp2-replicated": Case(ranks=2, small={"distributed_optimizer": False}),
     "dp2-overlap-grad": Case(ranks=2, small={"overlap_grad_reduce": True}),
     "dp2-overlap": Case(ranks=2, small=OVERLAP),
+    "dp2-buckets": Case(ranks=2, small={**OVERLAP, "ddp_bucket_size": 500}),
+    "dp2-bf16-gradients": Case(
+        ranks=2, small={**OVERLAP, "grad_reduce_in_fp32": False}, sections=BF16
+    ),
     "dp2-micro1": Case(ranks=2, small={"recompute": "selective"}, micro=1),
     "dp2-bf16": Case(ranks=2, small=OVERLAP, sections=BF16),
     "dp2-replicated-bf16": Case(
@@ -141,6 +145,25 @@ def test_layout_trains_and_grows_as_one_process(
     # The runs do learn: equal losses of models that stand still would prove nothing.
     assert expected.losses[-1] < expected.losses[0] - 0.3
     assert min(expected.norms) > 0.8
+
+
+def test_fused_loss_is_the_loss(
+    world2: World, reference: Reference, buckets: Path, tmp_path: Path
+) -> None:
+    fused = {**SEQUENCE, "cross_entropy_fusion": "native"}
+    config = Case(ranks=2, small=fused, sections=BF16).config(buckets, tmp_path)
+    assert world2.run(_uncompiled, config) == [0, 0]
+    expected, found = reference(BF16), layouts.outcome(tmp_path)
+    assert found.losses == pytest.approx(expected.losses, rel=LOSS_TOLERANCE["bf16"])
+    assert found.norms == pytest.approx(expected.norms, rel=NORM_TOLERANCE["bf16"])
+
+
+def _uncompiled(config: RunConfig) -> int:
+    """The run with its compiled functions as they are written: compiling takes half a minute."""
+    import torch
+
+    with torch.compiler.set_stance("force_eager"):
+        return layouts.run(config)
 
 
 @pytest.mark.parametrize("case", EXACT.values(), ids=EXACT)

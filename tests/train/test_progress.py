@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 from dataclasses import replace
 
 import pytest
@@ -15,9 +14,6 @@ from megagrow.train.progress import (
     Progress,
     ProgressLine,
     TimeLeft,
-    format_count,
-    format_duration,
-    format_flops,
     format_progress,
 )
 
@@ -33,59 +29,6 @@ AT = Progress(
     tflops_per_device=0.048,
     mfu=None,
 )
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0"),
-        (512, "512"),
-        (999.4, "999"),
-        (999.6, "1K"),
-        (1500, "1.5K"),
-        (20_000_000, "20M"),
-        (999_600, "1M"),
-        (2_500_000_000, "2.5B"),
-        (1.25e12, "1.25T"),
-        (3e15, "3000T"),
-    ],
-)
-def test_counts(count: float, text: str) -> None:
-    assert format_count(count) == text
-
-
-@pytest.mark.parametrize(
-    ("flops", "text"),
-    [
-        (0.0, "0 FLOP"),
-        (3.4e15, "3.4 PFLOP"),
-        (1.2e18, "1.2 EFLOP"),
-        (4.8e10, "48 GFLOP"),
-        (1.26e21, "1.26e21 FLOP"),
-        (math.nan, "nan FLOP"),
-    ],
-)
-def test_flops(flops: float, text: str) -> None:
-    assert format_flops(flops) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.42, "0.42s"),
-        (5.25, "5.2s"),
-        (9.96, "10s"),
-        (59.6, "1m 00s"),
-        (249, "4m 09s"),
-        (3599.7, "1h 00m"),
-        (3780, "1h 03m"),
-        (86_399, "1d 00h"),
-        (187_200, "2d 04h"),
-        (math.inf, "?"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
 
 
 def test_full_line() -> None:
@@ -185,21 +128,6 @@ def test_live_line_is_not_redrawn_faster_than_eyes_read() -> None:
     clock, stream = Clock(), io.StringIO()
     run(ProgressLine(stream=stream, live=True, clock=clock), clock, steps=100, seconds=0.001)
     assert stream.getvalue().count("\r") == 2
-
-
-def test_guarded_log_lines_are_whole() -> None:
-    clock, stream = Clock(), io.StringIO()
-    handler = logging.StreamHandler(stream)
-    log = logging.getLogger("test_guarded")
-    log.addHandler(handler)
-    log.propagate = False
-    line = ProgressLine(stream=stream, live=True, clock=clock)
-    line.guard(handler)
-    run(line, clock, steps=1, seconds=1.0)
-    log.warning("hot")
-    assert stream.getvalue().endswith("\r\x1b[2Khot\n")
-    line.close()
-    assert not handler.filters
 
 
 def test_disabled_line_says_nothing(caplog: pytest.LogCaptureFixture) -> None:

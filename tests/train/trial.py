@@ -274,14 +274,22 @@ def shared_data(factory: pytest.TempPathFactory) -> Path:
         return data if (data / "hard.idx").exists() else write_data(data)
 
 
-def reference(factory: pytest.TempPathFactory) -> Path:
-    """The folder of `CONFIG`'s run that nothing disturbed, trained once a session."""
+def reference(
+    factory: pytest.TempPathFactory, changes: Mapping[str, Any] | None = None, name: str = ""
+) -> Path:
+    """The folder of `CONFIG`'s run that nothing disturbed, trained once a session.
+
+    Args:
+        factory: pytest's.
+        changes: as for `configure`.
+        name: tells runs with different changes apart.
+    """
     data = shared_data(factory)
-    folder = shared_folder(factory) / "trial_reference"
+    folder = shared_folder(factory) / f"trial_reference{name}"
     with alone(folder.with_suffix(".lock")):
         run = folder / "run"
         if not (run / "status.json").exists() or status(run)["state"] != "completed":
-            train(configure(folder, data))
+            train(configure(folder, data, changes))
     return run
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from megagrow.data.files import write_atomically
 from megagrow.data.sample_text.grading import middle_and_hard, without_repeats
 from megagrow.data.sample_text.library import library_passages
 from megagrow.data.sample_text.stories import stories
 from megagrow.data.tokenizer import Tokenizer, train_bpe
 from megagrow.data.writer import MANIFEST_NAME, BucketStats, BucketWriter, write_manifest
 from megagrow.errors import DataError
+from megagrow.runtime.files import write_atomically
 
 SAMPLES_NAME = "samples.jsonl"
 NOTE_NAME = "README.txt"
