@@ -45,7 +45,7 @@ FAULTS = [
     ("hidden_size: 64", "hidden_size: 0 # here", "model.hidden_size", "at least 1, not 0"),
     ("_groups: 2", "_groups: 0 # here", "model.num_query_groups", "at least 1, not 0"),
     ("_groups: 2", "_groups: 3 # here", "model.num_query_groups", "key/value heads; nearest: 2"),
-    ("_heads: 4", "_heads: 6 # here", "model.num_attention_heads", "by 6 heads; nearest: 4 heads, or"),
+    ("_heads: 4", "_heads: 6 # here", "model.num_attention_heads", "nearest: 4 heads, or hidden"),
     ("_heads: 4", "_heads: 64 # here", "model.num_attention_heads", "not 1; set kv_channels to 2"),
     ("seq_length: 32", "seq_length: 32\n  kv_channels: 7 # here", "model.kv_channels", "to 8"),
     ("seq_length: 32", "seq_length: 32\n  dropout: 1 # here", "model.dropout", "below 1"),
