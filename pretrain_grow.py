@@ -105,14 +105,16 @@ def pretrain(config: RunConfig, resume: str) -> int:
     from megagrow.train.pretrain import pretrain as train
 
     processes.start()
+    failed = False
     try:
         code = train(config, resume=resume)
         stop.ignore_signals()
         return code
     except BaseException as error:
+        failed = True
         return failure.report(error)  # while the processes can still talk
     finally:
-        processes.stop()
+        processes.stop(failed=failed)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ under any TP, PP and DP, and, with a growth plan, into a deeper model.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -33,6 +34,7 @@ from megatron.core.dist_checkpointing.utils import apply_prefix_mapping
 from megatron.core.optimizer import MegatronOptimizer
 
 from megagrow.growth.plan import GrowthPlan
+from megagrow.runtime import processes
 
 METADATA: Mapping[str, Any] = {
     "distrib_optim_sharding_type": "fully_reshardable",
@@ -97,7 +99,24 @@ def save_request(model: TrainedModel, folder: str | Path) -> AsyncRequest:
         async_sharded_save=True,
         **({"async_strategy": "mcore"} if knows else {}),
     )
+    request.finalize_fns[-1] = functools.partial(_tell_all, request.finalize_fns[-1])
     return request
+
+
+def _tell_all(write_format: Callable[[], None]) -> None:
+    """Raises on all ranks what keeps rank 0 from writing `metadata.json`.
+
+    megatron-core's function lets the others wait for it in a barrier (0.16.1, 0.19.2).
+    """
+    refused: OSError | None = None
+    try:
+        write_format()
+    except OSError as error:
+        refused = error
+        torch.distributed.barrier()
+    refused = processes.broadcast_object(refused)
+    if refused is not None:
+        raise refused
 
 
 def load(

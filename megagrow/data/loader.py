@@ -44,9 +44,6 @@ class MicroBatch:
     position_ids: torch.Tensor
     """0 to seq_length - 1 in every row, int64; shared by micro-batches, not to be written to."""
 
-    loss_mask: torch.Tensor
-    """Ones, float32; shared by micro-batches, not to be written to."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch(Generic[State]):
@@ -86,7 +83,7 @@ class BatchReader:
         self._vocab_size = vocab_size
         self._reads = reads
         self._device = runtime_device.device() if device is None else device
-        self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._positions: dict[int, torch.Tensor] = {}
 
     def read(
         self, source: Iterable[tuple[Sequence[Sample], State]], micro_size: int
@@ -170,21 +167,18 @@ class BatchReader:
         # One copy for the whole share, on the stream that will use it; the pinned memory is not
         # reused before the copy is done (torch's host allocator sees to it).
         moved = tokens.to(self._device, non_blocking=True)
-        position_ids, loss_mask = self._constants(micro_size)
+        position_ids = self._position_ids(micro_size)
         return tuple(
             MicroBatch(
                 tokens=part[:, :-1].contiguous(),
                 labels=part[:, 1:].contiguous(),
                 position_ids=position_ids,
-                loss_mask=loss_mask,
             )
             for part in moved.split(micro_size)
         )
 
-    def _constants(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if rows not in self._made:
-            shape = (rows, self._seq_length)
+    def _position_ids(self, rows: int) -> torch.Tensor:
+        if rows not in self._positions:
             positions = torch.arange(self._seq_length, dtype=torch.int64, device=self._device)
-            ones = torch.ones(shape, dtype=torch.float32, device=self._device)
-            self._made[rows] = (positions.expand(shape), ones)
-        return self._made[rows]
+            self._positions[rows] = positions.expand(rows, self._seq_length)
+        return self._positions[rows]

@@ -206,12 +206,3 @@ def broadcast_object(obj: T, source: int = 0) -> T:
     box: list[T] = [obj]
     dist.broadcast_object_list(box, src=source, device=device.device())
     return box[0]
-
-
-def any_rank(flag: bool) -> bool:
-    """Whether ``flag`` is true on at least one process; the same answer on all of them."""
-    if world_size() == 1:
-        return flag
-    told = torch.tensor([int(flag)], dtype=torch.int32, device=device.device())
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return bool(told.item())

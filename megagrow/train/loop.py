@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.curriculum import SamplerState, weights_at
 from megagrow.data.loader import Batch
 from megagrow.errors import TrainingError
@@ -27,9 +28,6 @@ from megagrow.train.stop import StopReason, StopWatch
 from megagrow.train.transition import enter_stage
 
 logger = logging.getLogger(__name__)
-
-BYTES_PER_PARAMETER = 16
-"""Of a checkpoint: weights (up to 4 bytes), fp32 master weights and two moments."""
 
 
 def train(

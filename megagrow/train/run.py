@@ -23,7 +23,7 @@ from megagrow.checkpoint.writer import CheckpointWriter
 from megagrow.config import RunConfig, to_dict
 from megagrow.errors import TrainingError
 from megagrow.plan.schedule import RunPlan, StagePlan
-from megagrow.runtime import device, failure, lock, processes
+from megagrow.runtime import failure, lock, processes
 from megagrow.runtime.files import write_atomically
 from megagrow.train.data import RunData
 from megagrow.train.learning_rate import LearningRates
@@ -201,8 +201,3 @@ def versions() -> Mapping[str, str]:
         "megatron-core": megatron.core.__version__,
         "python": platform.python_version(),
     }
-
-
-def device_name() -> str:
-    """The device a result was made on."""
-    return device.name()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
 from megagrow.checkpoint import sharded
+from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.config import TransitionConfig
 from megagrow.growth import through_checkpoint
 from megagrow.growth.plan import GrowthPlan
-from megagrow.plan.schedule import StagePlan
 from megagrow.train.engine import Engine, build_engine
-from megagrow.train.run import Run
+from megagrow.train.run import Run, rebuilds
 from megagrow.train.state import TrainState
-
-logger = logging.getLogger(__name__)
 
 
 def enter_stage(run: Run, engine: Engine, state: TrainState) -> tuple[Engine, TrainState]:
@@ -32,7 +29,7 @@ def enter_stage(run: Run, engine: Engine, state: TrainState) -> tuple[Engine, Tr
         raise ValueError(f"stage {new.name!r} has no transition: only the first stage has none")
     updates = 0 if transition.optimizer == "reset" else state.updates
     after = replace(state, stage=new.index, updates=updates)
-    if not _rebuilds(old, new, transition):
+    if not rebuilds(old, new):
         return engine, after
     run.checkpoints.wait()
     built: list[Engine] = []
@@ -46,15 +43,14 @@ def enter_stage(run: Run, engine: Engine, state: TrainState) -> tuple[Engine, Tr
         target = built[0].trained(updates)
         sharded.load(target, folder, growth=growth, moments=transition.optimizer)
 
-    cost = through_checkpoint.grow(write, read, scratch=run.scratch)
+    cost = through_checkpoint.grow(
+        write,
+        read,
+        scratch=run.scratch,
+        needed_bytes=old.parameters.total * BYTES_PER_PARAMETER,
+    )
     _report(run, after, growth, transition, cost)
     return built[0], after
-
-
-def _rebuilds(old: StagePlan, new: StagePlan, transition: TransitionConfig) -> bool:
-    return (
-        new.grows or old.config.parallel != new.config.parallel or transition.optimizer == "reset"
-    )
 
 
 def _report(

@@ -89,6 +89,32 @@ def test_a_background_save_is_complete_only_at_its_end_and_checked(
     assert not list(folder.rglob("*.crc32"))
 
 
+def _fail_to_write_the_format(file: str, folder: str) -> str:
+    engine = _engine(file)
+    writer = _writer(folder, [], asynchronous=True)
+    writer.save(engine.trained(0), 1, {}, needed_bytes=0)
+    if processes.is_main():
+        (partial,) = Path(folder).glob(".partial-*")
+        (partial / "metadata.json").mkdir()  # rank 0's last file cannot be opened
+    try:
+        writer.wait()
+    except CheckpointError as error:
+        return str(error)
+    finally:
+        engine.release()
+    return ""
+
+
+def test_every_rank_hears_that_rank_0_could_not_write_the_last_file(
+    file: str, tmp_path: Path, world2: World
+) -> None:
+    folder = tmp_path / "checkpoints"
+    main, other = world2.run(_fail_to_write_the_format, file, str(folder))
+    assert "saving failed: [Errno 21] Is a directory" in main
+    assert other == main
+    assert list(folder.iterdir()) == []  # nothing half written is left
+
+
 def _count_checksums(file: str, folder: str) -> list[str]:
     """Which files rank 0 had to read again to commit a save of both ranks."""
     engine = _engine(file)

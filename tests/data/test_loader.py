@@ -58,9 +58,7 @@ def test_micro_batches_hold_the_samples_in_order() -> None:
     assert micro.tokens.tolist() == [[60, 61, 62, 63], [70, 71, 72, 73]]
     assert micro.labels.tolist() == [[61, 62, 63, 64], [71, 72, 73, 74]]
     assert micro.position_ids.tolist() == [[0, 1, 2, 3]] * 2
-    assert micro.loss_mask.tolist() == [[1.0] * 4] * 2
     assert micro.tokens.dtype == micro.labels.dtype == micro.position_ids.dtype == torch.int64
-    assert micro.loss_mask.dtype == torch.float32
     assert micro.tokens.is_contiguous()
     assert micro.labels.is_contiguous()
     assert micro.position_ids is batches[0].micro_batches[0].position_ids

@@ -44,9 +44,9 @@ def _leave(folder: Path, free: int) -> Path:
 
 def _save_needs(file: Path, layers: int) -> int:
     """Bytes the trainer asks for before it saves."""
+    from megagrow.checkpoint.store import BYTES_PER_PARAMETER
     from megagrow.config import load
     from megagrow.plan.schedule import make_plan
-    from megagrow.train.loop import BYTES_PER_PARAMETER
 
     stages = {stage.shape.num_layers: stage for stage in make_plan(load(file), 2).stages}
     return stages[layers].parameters.total * BYTES_PER_PARAMETER
