@@ -68,30 +68,7 @@ def build(trial: Trial) -> Job:
     """Set the groups up and build the model and its optimizer; the same weights in any layout."""
     groups.set_up(tensor=trial.tensor, pipeline=trial.pipeline, virtual=trial.virtual)
     seeds.seed_step(1, 0)
-    config = TransformerConfig(
-        num_layers=trial.layers,
-        hidden_size=HIDDEN,
-        num_attention_heads=4,
-        ffn_hidden_size=64,
-        tensor_model_parallel_size=trial.tensor,
-        pipeline_model_parallel_size=trial.pipeline,
-        virtual_pipeline_model_parallel_size=trial.virtual,
-        sequence_parallel=trial.sequence_parallel,
-        params_dtype=torch.bfloat16 if trial.bf16 else torch.float32,
-        pipeline_dtype=torch.bfloat16 if trial.bf16 else torch.float32,
-        bf16=trial.bf16,
-        hidden_dropout=trial.dropout,
-        attention_dropout=trial.dropout,
-        bias_dropout_fusion=False,
-        bias_activation_fusion=False,
-        masked_softmax_fusion=False,
-        gradient_accumulation_fusion=False,
-        recompute_granularity="full" if trial.recompute else None,
-        recompute_method="uniform" if trial.recompute else None,
-        recompute_num_layers=1 if trial.recompute else None,
-        # megagrow.model.transformer_config.p2p_options says why.
-        batch_p2p_comm=trial.virtual is None,
-    )
+    config = _transformer_config(trial)
     layer = get_gpt_layer_local_spec()
     layer.submodules.input_layernorm = SequenceParallelNorm
     layer.submodules.pre_mlp_layernorm = SequenceParallelNorm
@@ -149,6 +126,33 @@ def build(trial: Trial) -> Job:
         if len(chunks) == 1:
             config.no_sync_func, config.grad_sync_func = chunks[0].no_sync, None
     return Job(chunks=chunks, optimizer=optimizer, config=config, trial=trial)
+
+
+def _transformer_config(trial: Trial) -> TransformerConfig:
+    return TransformerConfig(
+        num_layers=trial.layers,
+        hidden_size=HIDDEN,
+        num_attention_heads=4,
+        ffn_hidden_size=64,
+        tensor_model_parallel_size=trial.tensor,
+        pipeline_model_parallel_size=trial.pipeline,
+        virtual_pipeline_model_parallel_size=trial.virtual,
+        sequence_parallel=trial.sequence_parallel,
+        params_dtype=torch.bfloat16 if trial.bf16 else torch.float32,
+        pipeline_dtype=torch.bfloat16 if trial.bf16 else torch.float32,
+        bf16=trial.bf16,
+        hidden_dropout=trial.dropout,
+        attention_dropout=trial.dropout,
+        bias_dropout_fusion=False,
+        bias_activation_fusion=False,
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        recompute_granularity="full" if trial.recompute else None,
+        recompute_method="uniform" if trial.recompute else None,
+        recompute_num_layers=1 if trial.recompute else None,
+        # megagrow.model.transformer_config.p2p_options says why.
+        batch_p2p_comm=trial.virtual is None,
+    )
 
 
 def _set_weights(chunk: Any, trial: Trial) -> None:
