@@ -181,6 +181,9 @@ def _read_manifest(folder: Path, vocab_size: int) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read: {error}; remove it or prepare again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
         return {}  # some other tool's
+    listed = manifest.get("buckets")
+    if not isinstance(listed, dict) or not all(isinstance(each, dict) for each in listed.values()):
+        raise DataError(f"{file}: damaged: `buckets` is no table; remove it or prepare again")
     written = manifest.get("vocab_size")
     if written != vocab_size:
         raise DataError(
@@ -192,7 +195,9 @@ def _read_manifest(folder: Path, vocab_size: int) -> dict[str, Any]:
 
 def _check_manifest(bucket: Bucket, folder: Path, manifest: dict[str, Any]) -> None:
     """Every part that the manifest lists has as many documents and tokens as it says."""
-    listed = {entry.get("prefix"): entry for entry in manifest.get("buckets", {}).values()}
+    listed = (
+        {entry.get("prefix"): entry for entry in manifest["buckets"].values()} if manifest else {}
+    )
     for part in bucket.parts:
         entry = listed.get(os.path.relpath(part.prefix, folder), {})
         for key, found in (("documents", part.documents), ("tokens", part.tokens)):

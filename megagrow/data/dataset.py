@@ -242,5 +242,8 @@ class BucketDataset:
             f"({documents}), a sequence and its last label take {needed}"
         )
         if self.split == "validation":
-            return f"{what}: raise data.validation_fraction ({self._validation_fraction:g})"
+            return (
+                f"{what}: raise data.validation_fraction ({self._validation_fraction:g}), set it "
+                "to 0, or add documents"
+            )
         return f"{what}: add data, lower model.seq_length or data.validation_fraction"

@@ -144,6 +144,14 @@ def test_manifest_that_disagrees(tmp_path: Path, changes: dict[str, Any], messag
         bucket_of(tmp_path, "s")
 
 
+@pytest.mark.parametrize("buckets", [[1], {"easy": 1}, None])
+def test_manifest_that_is_damaged(tmp_path: Path, buckets: Any) -> None:
+    write(tmp_path / "s", counting([5, 6]))
+    manifest(tmp_path, buckets=buckets)
+    with pytest.raises(DataError, match=r"manifest\.json: damaged: `buckets` is no table"):
+        bucket_of(tmp_path, "s")
+
+
 def test_manifest_that_is_no_json(tmp_path: Path) -> None:
     write(tmp_path / "s", counting([5, 6]))
     (tmp_path / "manifest.json").write_text("{")
