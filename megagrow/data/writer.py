@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megagrow.data.tokenizer import Tokenizer
 from megagrow.errors import DataError
 from megagrow.runtime.files import publish, write_atomically
+from megagrow.tokenization.tokenizer import Tokenizer
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "megagrow-buckets"

@@ -20,8 +20,8 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megagrow.data.sample_text import grading, library, prepare, stories
 from megagrow.data.sample_text.clean import clean_text
 from megagrow.data.sample_text.library import Passage
-from megagrow.data.tokenizer import load
 from megagrow.errors import DataError
+from megagrow.tokenization.tokenizer import load
 from tools import prepare_quickstart
 
 # ---- stories

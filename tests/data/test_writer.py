@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
 from megagrow.data import writer as writer_module
-from megagrow.data.tokenizer import train_bpe
 from megagrow.data.writer import BucketWriter, index_bytes, token_dtype, write_manifest
 from megagrow.errors import DataError
+from megagrow.tokenization.tokenizer import train_bpe
 
 DOCUMENTS = [[5, 6, 7], [9], [8, 8, 8, 8, 5], [499]]
 EOD = 0

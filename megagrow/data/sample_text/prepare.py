@@ -18,10 +18,10 @@ import numpy as np
 from megagrow.data.sample_text.grading import middle_and_hard, without_repeats
 from megagrow.data.sample_text.library import library_passages
 from megagrow.data.sample_text.stories import stories
-from megagrow.data.tokenizer import Tokenizer, train_bpe
 from megagrow.data.writer import MANIFEST_NAME, BucketStats, BucketWriter, write_manifest
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
+from megagrow.tokenization.tokenizer import Tokenizer, train_bpe
 
 SAMPLES_NAME = "samples.jsonl"
 NOTE_NAME = "README.txt"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megagrow.data.tokenizer import END_OF_DOCUMENT, Tokenizer, load, train_bpe
 from megagrow.errors import DataError
+from megagrow.tokenization.tokenizer import END_OF_DOCUMENT, Tokenizer, load, train_bpe
 
 TEXTS = ["The cat sat on the mat, and the cat was happy.", "A dog ran after the cat."] * 20
 

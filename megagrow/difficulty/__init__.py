@@ -1,0 +1,1 @@
+"""How hard a document is: scorers behind one interface, fitting and distilling them."""
