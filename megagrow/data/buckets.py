@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from megagrow.config.schema import DataConfig
 from megagrow.data.indexed import SCAN_BYTES, IndexSummary, check_tokens, inspect
-from megagrow.data.writer import MANIFEST_FORMAT, MANIFEST_NAME
+from megagrow.data.manifest import MANIFEST_NAME, FileStats, bucket_files, read_manifest
 from megagrow.errors import DataError
 
 #: megatron-core numbers the documents of a data set with int32.
@@ -61,7 +59,8 @@ def open_buckets(
     For one rank: the others are told, and `check_visible` is enough for them.
 
     Args:
-        data: Folder and prefixes; a prefix may be written with or without ``.bin`` or ``.idx``.
+        data: Folder and prefixes; a prefix may be written with or without ``.bin`` or ``.idx``, or
+            be the name of a bucket in manifest.json, which stands for all its files.
         seq_length: Tokens in a training sequence.
         vocab_size: Number of token ids.
         check_ids: Look for ids beyond the vocabulary (reads up to 1 GiB of each bucket).
@@ -74,7 +73,7 @@ def open_buckets(
     manifest = _read_manifest(folder, vocab_size)
     buckets = {}
     for name, prefixes in data.buckets.items():
-        bucket = _open_bucket(name, _resolve(name, folder, prefixes))
+        bucket = _open_bucket(name, _resolve(name, folder, _spelled_out(prefixes, manifest)))
         _check_size(bucket, seq_length)
         _check_manifest(bucket, folder, manifest)
         if check_ids:
@@ -109,6 +108,15 @@ def check_visible(buckets: Mapping[str, Bucket]) -> None:
                     f"sees .idx and .bin, of {expected} bytes: data.path must be a folder that "
                     "every process sees"
                 )
+
+
+def _spelled_out(prefixes: Sequence[str], manifest: Mapping[str, Sequence[FileStats]]) -> list[str]:
+    """Prefixes, where the name of a bucket of the manifest stands for all its files."""
+    return [
+        prefix
+        for text in prefixes
+        for prefix in ([file.prefix for file in manifest[text]] if text in manifest else [text])
+    ]
 
 
 def _resolve(name: str, folder: Path, prefixes: Sequence[str]) -> list[Path]:
@@ -171,37 +179,34 @@ def _check_size(bucket: Bucket, seq_length: int) -> None:
         )
 
 
-def _read_manifest(folder: Path, vocab_size: int) -> dict[str, Any]:
-    file = folder / MANIFEST_NAME
-    if not file.exists():
+def _read_manifest(folder: Path, vocab_size: int) -> dict[str, list[FileStats]]:
+    """Files of each bucket that the folder's manifest lists; none without one."""
+    manifest = read_manifest(folder)
+    if manifest is None:
         return {}
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read: {error}; remove it or prepare again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
-        return {}  # some other tool's
-    listed = manifest.get("buckets")
-    if not isinstance(listed, dict) or not all(isinstance(each, dict) for each in listed.values()):
-        raise DataError(f"{file}: damaged: `buckets` is no table; remove it or prepare again")
     written = manifest.get("vocab_size")
     if written != vocab_size:
         raise DataError(
-            f"{file}: the data was written with a vocabulary of {written}, model.vocab_size is "
-            f"{vocab_size}: set it to {written}, or prepare the data with another tokenizer"
+            f"{folder / MANIFEST_NAME}: the data was written with a vocabulary of {written}, "
+            f"model.vocab_size is {vocab_size}: set it to {written}, or prepare the data with "
+            "another tokenizer"
         )
-    return manifest
+    return bucket_files(manifest)
 
 
-def _check_manifest(bucket: Bucket, folder: Path, manifest: dict[str, Any]) -> None:
+def _check_manifest(
+    bucket: Bucket, folder: Path, manifest: Mapping[str, Sequence[FileStats]]
+) -> None:
     """Every part that the manifest lists has as many documents and tokens as it says."""
-    listed = (
-        {entry.get("prefix"): entry for entry in manifest["buckets"].values()} if manifest else {}
-    )
+    listed = {file.prefix: file for files in manifest.values() for file in files}
     for part in bucket.parts:
-        entry = listed.get(os.path.relpath(part.prefix, folder), {})
-        for key, found in (("documents", part.documents), ("tokens", part.tokens)):
-            said = entry.get(key, found)
+        entry = listed.get(os.path.relpath(part.prefix, folder))
+        if entry is None:
+            continue
+        for key, found, said in (
+            ("documents", part.documents, entry.documents),
+            ("tokens", part.tokens, entry.tokens),
+        ):
             if said != found:
                 raise DataError(
                     f"bucket {bucket.name!r}: {part.prefix} has {found} {key}, "

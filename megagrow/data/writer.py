@@ -13,9 +13,10 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ _DTYPE_CODES = {np.dtype("<u2"): 8, np.dtype("<i4"): 4}
 _UINT16_VOCABULARY = 65_500
 _HEADER = b"MMIDIDX\x00\x00"
 _BUFFER_BYTES = 8 << 20
+_INDEX_CHUNK = 1 << 18  # documents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,21 +213,48 @@ class BucketWriter:
 
 
 def index_bytes(lengths: NDArray[np.integer[Any]], dtype: np.dtype[Any]) -> bytes:
-    """Content of an .idx file with one sequence per document.
+    """Content of an .idx file; see `write_index`."""
+    stream = BytesIO()
+    write_index(stream, lengths, dtype)
+    return stream.getvalue()
+
+
+def write_index(stream: IO[bytes], lengths: NDArray[np.integer[Any]], dtype: np.dtype[Any]) -> str:
+    """Writes an .idx file with one sequence per document, some MiB at a time.
 
     Byte-identical to `_IndexWriter` of megatron.core.datasets.indexed_dataset.
 
     Args:
+        stream: where to write.
         lengths: tokens of each document, shape [documents].
         dtype: element type of the .bin file.
+
+    Returns:
+        sha256 of what was written, as hexadecimal text.
     """
-    counts = struct.pack("<QBQQ", 1, _DTYPE_CODES[dtype], lengths.size, lengths.size + 1)
-    offsets = np.zeros(lengths.size, dtype="<i8")
-    np.cumsum(lengths[:-1], dtype="<i8", out=offsets[1:])
-    offsets *= dtype.itemsize
-    documents = np.arange(lengths.size + 1, dtype="<i8")
-    parts = (lengths.astype("<i4"), offsets, documents)
-    return _HEADER + counts + b"".join(part.tobytes() for part in parts)
+    digest = hashlib.sha256()
+
+    def write(block: bytes | memoryview) -> None:
+        stream.write(block)
+        digest.update(block)
+
+    count = lengths.size
+    write(_HEADER + struct.pack("<QBQQ", 1, _DTYPE_CODES[dtype], count, count + 1))
+    starts = range(0, count, _INDEX_CHUNK)
+    for start in starts:
+        write(lengths[start : start + _INDEX_CHUNK].astype("<i4").data)
+    offset = 0
+    for start in starts:
+        ends = np.cumsum(lengths[start : start + _INDEX_CHUNK], dtype="<i8")
+        offsets = np.empty_like(ends)
+        offsets[0], offsets[1:] = 0, ends[:-1]
+        offsets += offset
+        offset += int(ends[-1])
+        offsets *= dtype.itemsize
+        write(offsets.data)
+    for start in range(0, count + 1, _INDEX_CHUNK):
+        write(np.arange(start, min(start + _INDEX_CHUNK, count + 1), dtype="<i8").data)
+    return digest.hexdigest()
 
 
 def write_manifest(

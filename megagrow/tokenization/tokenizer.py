@@ -1,9 +1,8 @@
-"""Train and use a byte-level BPE tokenizer stored as one ``tokenizer.json``."""
+"""Load a tokenizer of any format in use, or train a byte-level BPE tokenizer."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,54 +12,107 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
+from megagrow.tokenization.formats.codec import Codec
+from megagrow.tokenization.formats.detect import open_format
 
 END_OF_DOCUMENT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """A tokenizer whose text input can never produce the end-of-document id.
+    """A tokenizer as its own library defines it; text cannot forge the end of a document.
+
+    Nothing is put before or after a text. Special tokens whose literal is in the text are encoded
+    as ordinary text; ordinary added tokens are recognised. Get one from `load`.
 
     Args:
-        path: a `tokenizer.json` of the `tokenizers` library.
-        end_of_document: the token that ends every document.
-
-    Raises:
-        DataError: the file is missing, is no tokenizer, or lacks the end-of-document token.
+        path: the file it was read from.
+        codec: what encodes and decodes.
     """
 
-    def __init__(self, path: str | Path, *, end_of_document: str = END_OF_DOCUMENT) -> None:
-        self.path = Path(path)
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"cannot read the tokenizer {self.path}: {error.strerror}; "
-                "point to a tokenizer.json, or prepare the data again"
-            ) from error
-        self._engine = _build_engine(content, self.path, end_of_document)
-        vocabulary = self._engine.get_vocab(with_added_tokens=True)
-        self.file_hash = hashlib.sha256(content).hexdigest()
-        """sha256 of the file, as hexadecimal text."""
-        self.end_of_document = end_of_document
-        """Text of the end-of-document token."""
-        self.eod = int(vocabulary[end_of_document])
-        """Id of the end-of-document token."""
-        self.vocab_size = max(vocabulary.values()) + 1
-        """One more than the largest id, special tokens included."""
+    def __init__(self, path: Path, codec: Codec) -> None:
+        self._codec = codec
+        self.path = path
+        """The file it was read from; of GPT-2's two files, vocab.json."""
+        self.format = codec.format
+        """`tokenizer.json` (GPT-2's two files too), `tiktoken` or `sentencepiece`."""
+        self.library = codec.library
+        """The package that encodes."""
+        self.file_hash = hashlib.sha256(b"".join(codec.files.values())).hexdigest()
+        """sha256 of the files that `save` writes, one after the other, as hexadecimal text.
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text; no special token is added, none is recognised in the text."""
-        encodings = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        For a `tokenizer.json`, a SentencePiece model and a published rank file it is that of the
+        file itself. It is the same before and after `save`.
+        """
+        self.end_of_document = codec.end_of_document
+        """Text of the end-of-document token."""
+        self.eod = codec.eod
+        """Id of the end-of-document token."""
+        self.vocab_size = codec.vocab_size
+        """One more than the largest id, added and special tokens included."""
+        self.special_tokens = tuple(codec.special_tokens)
+        """Tokens that are ordinary text where they are written out in a text."""
+        self.added_tokens = tuple(codec.added_tokens)
+        """Ordinary tokens that are looked for in the text before anything else."""
+
+    def encode_batch(self, texts: Sequence[str], *, parallel: bool = True) -> list[list[int]]:
+        """Token ids of each text; no special token is added, none is recognised in the text.
+
+        A model without merges (Unigram, WordLevel) in a tokenizer.json may know a special token as
+        an ordinary word. Whoever writes documents must therefore look for `eod` in the ids.
+
+        Args:
+            texts: the texts.
+            parallel: use the library's threads.
+        """
+        return self._codec.encode(texts, parallel=parallel)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; the end-of-document token is spelled out."""
-        return str(self._engine.decode(list(ids), skip_special_tokens=False))
+        return self._codec.decode(ids)
+
+    def save(self, folder: str | Path) -> str:
+        """Write into `folder` what is needed to load it again, atomically.
+
+        A file is copied byte for byte, as `tokenizer.json`, `tokenizer.model`, or, if it is a
+        published rank file, under its own name. GPT-2's two files become one `tokenizer.json`. Any
+        other rank file becomes `tokenizer.tiktoken` with the note `tokenizer.tiktoken.json`, which
+        names the pattern and the special tokens.
+
+        Returns:
+            The name of the file to load, which has the same `file_hash`. Name the
+            end-of-document token again if it is not the default one.
+        """
+        files = self._codec.files
+        for name, content in reversed(list(files.items())):
+            write_atomically(Path(folder) / name, content)
+        return next(iter(files))
+
+    def open_gigatoken(self) -> Any:
+        """The same tokenizer as a `gigatoken.Tokenizer`; raises what gigatoken raises."""
+        return self._codec.open_gigatoken()
 
 
-def load(path: str | Path, *, end_of_document: str = END_OF_DOCUMENT) -> Tokenizer:
-    """Load a `tokenizer.json`; see `Tokenizer`."""
-    return Tokenizer(path, end_of_document=end_of_document)
+def load(
+    path: str | Path, *, end_of_document: str | None = None, pattern: str | None = None
+) -> Tokenizer:
+    """Load a tokenizer; the format is told by content and shape.
+
+    Args:
+        path: a `tokenizer.json`; GPT-2's `vocab.json` or `merges.txt`, one beside the other; a
+            tiktoken rank file; a SentencePiece model; or a folder with one of these.
+        end_of_document: the token that ends every document. By default the first of
+            `<|endoftext|>`, `<|end_of_text|>`, `</s>` and a few others that exists; for
+            SentencePiece the model's own end of sentence.
+        pattern: for a rank file that is not named after its encoding: the encoding's name
+            (`cl100k_base`), or that of its pattern (`gpt2`, `cl100k`, `o200k`, `qwen2`), and then
+            the end-of-document token takes the first id after the ranks.
+
+    Raises:
+        DataError: a file is missing or damaged, the format is not known or its package not
+            installed, or there is no such end-of-document token.
+    """
+    file, codec = open_format(Path(path), end_of_document=end_of_document, pattern=pattern)
+    return Tokenizer(file, codec)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> Tokenizer:
@@ -92,25 +144,3 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> Tokeni
     engine.train_from_iterator(texts, trainer)
     write_atomically(Path(path), engine.to_str(pretty=True).encode())
     return load(path)
-
-
-def _build_engine(content: bytes, path: Path, end_of_document: str) -> Any:
-    try:
-        description = json.loads(content)
-        # Only tokens marked special are left unrecognised by `encode_special_tokens` below.
-        for token in description.get("added_tokens", []):
-            token["special"] = True
-        engine = Engine.from_str(json.dumps(description))
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(
-            f"{path} is not a tokenizer.json of the `tokenizers` library: {error}"
-        ) from error
-    if engine.token_to_id(end_of_document) is None:
-        raise DataError(
-            f"the tokenizer {path} has no token {end_of_document!r} to end documents with: "
-            "name the token it has, or use another tokenizer"
-        )
-    engine.no_truncation()
-    engine.no_padding()
-    engine.encode_special_tokens = True
-    return engine

@@ -1,0 +1,1 @@
+"""Shards of text -> difficulty buckets of tokens: read, tokenize, score, cut, write."""

@@ -1,0 +1,291 @@
+"""A bucketing job from its inputs to its manifest, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from megagrow.bucketing import merge, part
+from megagrow.bucketing.fitted import Fitted, fitted
+from megagrow.bucketing.output import (
+    Output,
+    begin,
+    clear,
+    drop_stale_parts,
+    inputs_digest,
+    is_finished,
+    sole_writer,
+)
+from megagrow.bucketing.part import Advance, Part
+from megagrow.bucketing.pool import Damaged, Report, run
+from megagrow.bucketing.progress import Progress
+from megagrow.bucketing.recipe import Encoding, OpenRecipe, Recipe
+from megagrow.bucketing.settings import Settings
+from megagrow.bucketing.shards import Shard, check_distinct, find, look_at
+from megagrow.bucketing.summary import record_inputs, write_summary
+from megagrow.data.manifest import FileStats, read_manifest
+from megagrow.data.writer import token_dtype
+from megagrow.errors import DataError
+from megagrow.tokenization.engine import open_engine
+from megagrow.tokenization.tokenizer import load
+
+JOB_VERSION = 1
+"""Raise it whenever the same arguments give other files."""
+
+_LOOKING_AT_ONCE = 16
+
+
+class DamagedInputError(DataError):
+    """Input files that cannot be read whole; everything else is done and kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A job whose every choice is frozen: what is left is work on single files, and the merge."""
+
+    settings: Settings
+    """What was asked for."""
+
+    output: Output
+    """Where it goes."""
+
+    shards: tuple[Shard, ...]
+    """The input files, in order."""
+
+    recipe: Recipe
+    """How a shard becomes a part."""
+
+    fitted: Fitted
+    """Thresholds, and how they came about."""
+
+    arguments: dict[str, Any]
+    """What decides the files of the output folder."""
+
+
+def bucket(settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Makes the buckets, or finishes making them.
+
+    Args:
+        settings: what to do.
+        progress: where to show how far it is.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DamagedInputError: some input files are damaged; run again when they are mended, or with
+            `skip_damaged`.
+        DataError: settings or inputs that cannot be used.
+        OSError: the output cannot be written.
+    """
+    with sole_writer(settings.output) as output:
+        job = prepare(settings, output, progress)
+        if job is None:
+            return read_manifest(output.folder) or {}
+        return finish(job, progress)
+
+
+def prepare(settings: Settings, output: Output, progress: Progress) -> Job | None:
+    """Looks at inputs and output, and freezes scorer and thresholds; None if all is done already.
+
+    Raises:
+        DataError: settings, inputs or an output folder that cannot be used.
+    """
+    shards = look(settings.inputs, progress)
+    encoding = open_encoding(settings, output)
+    arguments = _arguments(settings, shards, encoding)
+    if settings.overwrite:
+        clear(output)
+    if is_finished(output, arguments):
+        progress.say(f"{output.folder}: up to date")
+        return None
+    begin(output, arguments)
+    found = fitted(settings, shards, encoding, output, progress)
+    recipe = Recipe(encoding=encoding, scorer=output.scorer, levels=found.levels)
+    drop_stale_parts(output, {recipe.key(shard) for shard in shards})
+    return Job(
+        settings=settings,
+        output=output,
+        shards=tuple(shards),
+        recipe=recipe,
+        fitted=found,
+        arguments=arguments,
+    )
+
+
+def look(inputs: Sequence[str], progress: Progress) -> list[Shard]:
+    """The input files.
+
+    Raises:
+        DataError: there are none, one cannot be read, or two are the same.
+    """
+    locations = find(inputs)
+    with ThreadPoolExecutor(_LOOKING_AT_ONCE) as threads:
+        shards = list(threads.map(look_at, locations))
+    check_distinct(shards)
+    progress.say(f"{len(shards)} input files, {sum(each.size for each in shards) / 1e6:,.1f} MB")
+    return shards
+
+
+def open_encoding(settings: Settings, output: Output) -> Encoding:
+    """Puts the tokenizer into the output folder and settles which engine encodes."""
+    tokenizer = load(
+        settings.tokenizer, end_of_document=settings.end_of_document, pattern=settings.pattern
+    )
+    engine = open_engine(tokenizer, settings.engine)
+    return Encoding(
+        tokenizer=output.folder / tokenizer.save(output.folder),
+        tokenizer_hash=tokenizer.file_hash,
+        end_of_document=tokenizer.end_of_document,
+        vocab_size=tokenizer.vocab_size,
+        eod=tokenizer.eod,
+        engine=engine.name,
+        engine_version=engine.version,
+        text_key=settings.text_key,
+    )
+
+
+def finish(job: Job, progress: Progress) -> dict[str, Any]:
+    """From frozen thresholds to the manifest.
+
+    Raises:
+        DamagedInputError: as `bucket`.
+    """
+    parts = make_parts(job.shards, job.recipe, job.output.parts, job.settings.workers, progress)
+    damaged = [each.error for each in parts if isinstance(each, Damaged)]
+    if damaged and not job.settings.skip_damaged:
+        raise DamagedInputError(
+            "\n".join([f"{len(damaged)} of {len(parts)} input files are damaged:", *damaged])
+            + "\nThe others are done. Mend or replace them and run again, or leave them out with "
+            "--skip-damaged."
+        )
+    files = merge_parts(job, parts, progress)
+    record_inputs(job.output.inputs, job.shards, parts, job.recipe.levels.names)
+    manifest = write_summary(
+        job.output, job.recipe, job.fitted, parts, files, job.arguments, job.settings
+    )
+    shutil.rmtree(job.output.work)
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _PartTask:
+    shard: Shard
+    folder: Path
+
+
+def make_parts(
+    shards: Sequence[Shard], recipe: Recipe, folder: Path, workers: int, progress: Progress
+) -> list[Part | Damaged]:
+    """What became of each shard; those that are done already are not read again."""
+    itemsize = token_dtype(recipe.encoding.vocab_size).itemsize
+    folders = [folder / recipe.key(shard) for shard in shards]
+    parts: list[Part | Damaged | None] = [
+        part.load(each, len(recipe.levels.names), itemsize) for each in folders
+    ]
+    # The largest first, so that no worker begins one when the others are about to end.
+    todo = sorted(
+        (number for number, each in enumerate(parts) if each is None),
+        key=lambda number: -shards[number].size,
+    )
+    for number in todo:
+        shutil.rmtree(folders[number], ignore_errors=True)  # not whole
+    done_bytes = sum(shard.size for shard in shards) - sum(shards[each].size for each in todo)
+    if done_bytes:
+        progress.say(f"{len(shards) - len(todo)} files are done already")
+    tasks = [_PartTask(shard=shards[number], folder=folders[number]) for number in todo]
+    with progress.phase("bucketing", sum(shard.size for shard in shards), done_bytes):
+        for number, result in run(
+            _make_part, tasks, recipe, workers=workers, report=progress.advance
+        ):
+            parts[todo[number]] = result
+    return [each for each in parts if each is not None]
+
+
+def _make_part(task: _PartTask, recipe: OpenRecipe, report: Report) -> Part:
+    return part.make(task.shard, task.folder, recipe, report)
+
+
+def merge_parts(
+    job: Job, parts: Sequence[Part | Damaged], progress: Progress
+) -> dict[str, list[FileStats]]:
+    """Writes the buckets; returns the files of each."""
+    names = job.recipe.levels.names
+    sources = [
+        [
+            merge.Source(
+                folder=job.output.parts / job.recipe.key(job.shards[number]),
+                input=number,
+                level=each.levels[level],
+            )
+            for number, each in enumerate(parts)
+            if isinstance(each, Part)
+        ]
+        for level in range(len(names))
+    ]
+    empty = [
+        name
+        for name, every in zip(names, sources, strict=True)
+        if not any(source.level.documents for source in every)
+    ]
+    if empty:
+        raise DataError(
+            f"level {empty[0]!r} gets no document, and an empty bucket cannot be trained on: "
+            "choose other thresholds or fewer levels, and pass --overwrite"
+        )
+    dtype = token_dtype(job.recipe.encoding.vocab_size)
+    files = merge.plan(
+        job.output.folder,
+        names,
+        sources,
+        dtype=dtype,
+        tokens_per_file=job.settings.tokens_per_file,
+    )
+    total = sum(source.level.tokens for file in files for source in file.sources) * dtype.itemsize
+    stats: dict[str, list[FileStats]] = {name: [] for name in names}
+    done: dict[int, FileStats] = {}
+
+    def copied(size: int) -> None:
+        progress.advance(Advance(input_bytes=size, text_bytes=0, tokens=0, documents=0))
+
+    with progress.phase("merging", total):
+        for number, result in run(
+            merge.merge, files, merge.Nothing(), workers=job.settings.workers, report=copied
+        ):
+            if isinstance(result, Damaged):
+                raise DataError(result.error)
+            done[number] = result
+    for number, file in enumerate(files):
+        stats[names[file.level]].append(done[number])
+    return stats
+
+
+def _arguments(settings: Settings, shards: Sequence[Shard], encoding: Encoding) -> dict[str, Any]:
+    """What decides the files of the folder."""
+    reference = [look_at(each) for each in find(settings.reference)] if settings.reference else []
+    facts = asdict(settings)
+    decides = ("text_key", "levels", "shares", "thresholds", "scorer", "sample_documents",
+               "sample_shards", "seed", "tokens_per_file", "skip_damaged")  # fmt: skip
+    arguments = {
+        "job_version": JOB_VERSION,
+        "inputs": inputs_digest(shards),
+        "tokenizer": encoding.tokenizer_hash,
+        "end_of_document": encoding.end_of_document,
+        "engine": encoding.engine_version,
+        "reference": inputs_digest(reference) if reference else None,
+        "frozen": frozen_digest(settings.frozen),
+        **{name: facts[name] for name in decides},
+    }
+    return dict(json.loads(json.dumps(arguments)))  # tuples as JSON has them
+
+
+def frozen_digest(frozen: Path | None) -> str | None:
+    """Digest of a file of frozen levels, where one is given."""
+    from megagrow.bucketing import levels
+
+    return None if frozen is None else levels.load(frozen)[0].digest

@@ -1,0 +1,107 @@
+"""Files on this machine, and those of `s3://`, `hf://` and the like through fsspec."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from glob import glob, has_magic
+from pathlib import Path
+from typing import IO, Any
+
+from megagrow.errors import DataError
+
+SUFFIXES = (".jsonl", ".json", ".ndjson", ".zst", ".zstd", ".gz", ".parquet")
+"""Ends of the names that are taken from a folder; a file that is named itself may end anyhow."""
+
+
+def is_remote(location: str) -> bool:
+    """Whether it is a URL, which fsspec opens, and no path."""
+    return "://" in location
+
+
+def expand(location: str) -> list[str]:
+    """The files that a file, a folder or a glob stands for; unordered, paths absolute.
+
+    Raises:
+        DataError: it stands for none, or cannot be looked at.
+    """
+    return _expand_remote(location) if is_remote(location) else _expand_local(location)
+
+
+def open_binary(location: str) -> IO[bytes]:
+    """Opens a file for reading.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        if not is_remote(location):
+            return Path(location).open("rb")
+        system, path = _file_system(location)
+        # Shards are read once, from the start: keeping what was read would only fill the memory.
+        stream: IO[bytes] = system.open(path, "rb", cache_type="readahead")
+        return stream
+    except OSError as error:
+        raise DataError(f"{location}: cannot be opened: {_reason(error)}") from None
+
+
+def _expand_local(location: str) -> list[str]:
+    path = Path(location).expanduser()
+    if path.is_file():
+        return [str(path.absolute())]
+    if path.is_dir():
+        found = [each for each in path.rglob("*") if each.is_file() and _is_input(each.name)]
+        if not found:
+            raise DataError(f"{path}: no file in this folder ends with {', '.join(SUFFIXES)}")
+        return [str(each.absolute()) for each in found]
+    if has_magic(location):
+        found = [Path(each) for each in glob(str(path), recursive=True)]  # noqa: PTH207  # absolute
+        matches = [str(each.absolute()) for each in found if each.is_file()]
+        if not matches:
+            raise DataError(f"{location}: matches no file{_nearest(path.parent, path.name)}")
+        return matches
+    raise DataError(f"{path}: no such file or folder{_nearest(path.parent, path.name)}")
+
+
+def _expand_remote(location: str) -> list[str]:
+    system, path = _file_system(location)
+    try:
+        if has_magic(path):
+            found = [each for each in system.glob(path) if system.isfile(each)]
+        elif system.isdir(path):
+            found = [each for each in system.find(path) if _is_input(each.rpartition("/")[2])]
+        else:
+            found = [path] if system.isfile(path) else []
+    except Exception as error:  # every file system raises its own
+        raise DataError(f"{location}: cannot be listed: {_reason(error)}") from None
+    if not found:
+        raise DataError(f"{location}: no such file, and no files below it; check the address")
+    return [str(system.unstrip_protocol(each)) for each in found]
+
+
+def _file_system(location: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise DataError(
+            f"{location}: remote files need fsspec: pip install 'megagrow[data]'"
+        ) from None
+    try:
+        system, path = url_to_fs(location)
+    except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
+        raise DataError(f"{location}: {error}") from None
+    return system, str(path)
+
+
+def _is_input(name: str) -> bool:
+    return name.endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _nearest(folder: Path, name: str) -> str:
+    if not folder.is_dir():
+        return f"; there is no folder {folder}"
+    close = get_close_matches(name, [each.name for each in folder.iterdir()], n=1)
+    return f"; did you mean {folder / close[0]}?" if close else ""
+
+
+def _reason(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or repr(error)

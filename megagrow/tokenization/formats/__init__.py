@@ -1,0 +1,1 @@
+"""Tokenizer formats, each read and used through the library that defines it."""

@@ -1,0 +1,230 @@
+r"""Sort text shards into difficulty buckets of tokens that Megatron datasets read.
+
+    python tools/bucket_by_difficulty.py 'dclm/*.jsonl.zst' --tokenizer tokenizer.json \
+        --levels high-school,undergraduate,graduate --output data/dclm
+
+Killed at any moment, run it again: it goes on, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from megagrow.bucketing import summary
+from megagrow.bucketing.job import DamagedInputError, bucket
+from megagrow.bucketing.progress import Progress
+from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE, Settings
+from megagrow.config.quantity import parse_tokens
+from megagrow.errors import ConfigError, MegagrowError
+
+EPILOG = """\
+inputs: .jsonl, .jsonl.zst (or .zstd), .jsonl.gz and .parquet, told apart by content; files,
+folders, quoted globs, s3:// and hf:// addresses, and @LIST, a file with one of these in a line.
+
+what is done:
+  1. a seeded sample over many files fits the scorer's counts and the thresholds, which are frozen
+     in OUTPUT/levels.json; the sample also checks the fast engine against the tokenizer's library
+  2. every file is read once: text, tokens, score, level
+  3. the levels are joined into OUTPUT/NAME.bin and .idx, and manifest.json makes them complete
+Every row of the input is in exactly one bucket, or counted as rejected with its reason.
+
+scorers:
+  surprisal       how rare the document's tokens are in the sample, or in --reference (default)
+  readability     Flesch-Kincaid grade
+  linear:DIR      one weight per token, made by tools/train_difficulty_classifier.py
+  distilbert:DIR  a DistilBERT classifier, from a folder or the Hugging Face hub; slow on CPUs
+
+examples:
+  # thirds of the tokens, in four processes
+  python tools/bucket_by_difficulty.py shards/ --tokenizer tokenizer.json --output data/thirds -j 4
+  # two levels, the harder one with a fifth of the tokens
+  python tools/bucket_by_difficulty.py shards/ --tokenizer tokenizer.json --output data/two \\
+      --levels plain,hard --shares 0.8,0.2
+  # more shards by the very same rule
+  python tools/bucket_by_difficulty.py more/ --tokenizer tokenizer.json --output data/more \\
+      --frozen data/thirds/levels.json
+
+exit codes: 0 done; 1 the output cannot be written; 2 input or arguments that cannot be used;
+3 some input files are damaged, all others are done; 130 interrupted. After 1, 3 and 130, or a
+kill, run again to go on.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Sort text shards into difficulty buckets of tokens.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="text shards; see below")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder for the buckets"
+    )
+    _add_text(parser)
+    _add_levels(parser)
+    work = parser.add_argument_group("work")
+    work.add_argument(
+        "-j", "--workers", type=int, default=_usable_cores(), metavar="N",
+        help="processes (default: the usable cores, %(default)s)",
+    )  # fmt: skip
+    work.add_argument(
+        "--tokens-per-file", type=_tokens, default=DEFAULT_TOKENS_PER_FILE, metavar="TOKENS",
+        help="write a larger bucket as several files (default: 50B)",
+    )  # fmt: skip
+    work.add_argument(
+        "--skip-damaged", action="store_true",
+        help="finish without damaged files; they are listed in inputs.jsonl and in the manifest",
+    )  # fmt: skip
+    work.add_argument(
+        "--overwrite", action="store_true", help="drop what another job left in the output folder"
+    )
+    work.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    text = parser.add_argument_group("text and tokens")
+    text.add_argument(
+        "--tokenizer", required=True, type=Path, metavar="PATH",
+        help="tokenizer.json, GPT-2's vocab.json beside merges.txt, a .tiktoken or SentencePiece "
+        "file, or the folder of one",
+    )  # fmt: skip
+    text.add_argument(
+        "--end-of-document", metavar="TOKEN",
+        help="token that ends every document (default: the tokenizer's <|endoftext|> or the like)",
+    )  # fmt: skip
+    text.add_argument(
+        "--pattern", metavar="NAME", help="splitting pattern of a .tiktoken file, such as cl100k"
+    )
+    text.add_argument(
+        "--text-key", default="text", metavar="NAME",
+        help="field or column that holds the text (default: text)",
+    )  # fmt: skip
+    text.add_argument(
+        "--engine", choices=("auto", "gigatoken", "reference"), default="auto",
+        help="what encodes: gigatoken where it can, or the tokenizer's own library, many times "
+        "slower; both give the same ids (default: auto)",
+    )  # fmt: skip
+
+
+def _add_levels(parser: argparse.ArgumentParser) -> None:
+    levels = parser.add_argument_group("levels")
+    levels.add_argument(
+        "--levels", type=_names, default=DEFAULT_LEVELS, metavar="NAME,...",
+        help=f"names, easiest first (default: {','.join(DEFAULT_LEVELS)})",
+    )  # fmt: skip
+    cut = levels.add_mutually_exclusive_group()
+    cut.add_argument(
+        "--shares", type=_numbers, metavar="SHARE,...",
+        help="share of all tokens for each level (default: equal ones)",
+    )  # fmt: skip
+    cut.add_argument(
+        "--thresholds", type=_numbers, metavar="SCORE,...", help="scores between the levels"
+    )
+    cut.add_argument(
+        "--frozen", type=Path, metavar="FILE",
+        help="levels.json of an earlier output: its names, scorer and thresholds are applied",
+    )  # fmt: skip
+    levels.add_argument(
+        "--scorer", default="surprisal", metavar="SCORER", help="see below (default: surprisal)"
+    )
+    levels.add_argument(
+        "--reference", nargs="+", default=[], metavar="INPUT",
+        help="general text to count tokens in for surprisal (default: the sample of the inputs)",
+    )  # fmt: skip
+    levels.add_argument(
+        "--sample-documents", type=_tokens, default=20_000, metavar="N",
+        help="documents to fit on (default: 20K)",
+    )  # fmt: skip
+    levels.add_argument(
+        "--sample-shards", type=int, default=64, metavar="N",
+        help="most files to take them from (default: 64)",
+    )  # fmt: skip
+    levels.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed of the sample (default: 1)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code that its help lists."""
+    options = build_parser().parse_args(arguments)
+    progress = Progress(quiet=options.quiet)
+    try:
+        manifest = bucket(_settings(options), progress)
+    except DamagedInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    except MegagrowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"error: {options.output} cannot be written: {error}. What is done is kept: make "
+            "room or mend it, and run the same command again",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+        return 130
+    print(summary.table(manifest))
+    print(f"\nFor a run's configuration:\n{summary.configuration(options.output, manifest)}")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(
+        inputs=tuple(options.inputs),
+        output=options.output,
+        tokenizer=options.tokenizer,
+        end_of_document=options.end_of_document,
+        pattern=options.pattern,
+        engine=options.engine,
+        text_key=options.text_key,
+        levels=tuple(options.levels),
+        shares=options.shares,
+        thresholds=options.thresholds,
+        frozen=options.frozen,
+        scorer=options.scorer,
+        reference=tuple(options.reference),
+        sample_documents=options.sample_documents,
+        sample_shards=options.sample_shards,
+        seed=options.seed,
+        workers=options.workers,
+        tokens_per_file=options.tokens_per_file,
+        skip_damaged=options.skip_damaged,
+        overwrite=options.overwrite,
+    )
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _tokens(text: str) -> int:
+    try:
+        return parse_tokens(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(","))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(each) for each in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write numbers with commas between them, such as 0.5,0.3,0.2"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
