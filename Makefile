@@ -37,7 +37,9 @@ $(STAMP): pyproject.toml setup.py tools/setup_environment.py
 	@touch "$@"
 
 quickstart: $(STAMP)  ## prepare text, train 2 -> 4 -> 8 layers on 2 processes, write the report
-	$(PY) tools/prepare_quickstart.py --output data/quickstart --vocab-size 4096
+	$(PY) tools/prepare_quickstart.py --output data/quickstart_text --vocab-size 4096
+	$(PY) tools/bucket_by_difficulty.py data/quickstart_text --levels easy,middle,hard \
+		--tokenizer data/quickstart_text/tokenizer.json --output data/quickstart
 	$(TORCHRUN) --nproc-per-node 2 pretrain_grow.py examples/quickstart.yaml
 	$(PY) tools/report.py $(QUICKSTART)
 

@@ -1,6 +1,8 @@
-"""Prepare the quickstart's data: text, tokenizer and three buckets of rising difficulty.
+r"""Prepare the quickstart's text: shards of rising difficulty all mixed up, and a tokenizer.
 
-    python tools/prepare_quickstart.py --output data/quickstart
+    python tools/prepare_quickstart.py --output data/quickstart_text
+    python tools/bucket_by_difficulty.py data/quickstart_text \
+        --tokenizer data/quickstart_text/tokenizer.json --output data/quickstart
 
 Nothing is downloaded. It takes well under a minute on two cores.
 """
@@ -14,25 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megagrow.config.quantity import parse_tokens
-from megagrow.data.sample_text.prepare import QuickstartData, is_up_to_date, prepare, table
+from megagrow.data.sample_text.prepare import QuickstartText, is_up_to_date, prepare
 from megagrow.errors import ConfigError, MegagrowError
 
 EPILOG = """\
-buckets, by rising difficulty:
-  easy     short children's stories from a seeded grammar
-  middle   documentation in common words: the prose of docstrings, package descriptions, licences
-  hard     documentation in rare words, names and symbols, with the signatures it explains
-
-The documentation is that of the standard library and of the packages installed beside it, so the
-same environment and arguments give the same bytes, and another environment gives other text.
+text: one third are short children's stories from a seeded grammar, the rest is documentation:
+docstrings with the signatures they explain, package descriptions, licences. It is that of the
+standard library and of the packages installed beside it, so the same environment and arguments
+give the same bytes, and another environment gives other text.
 
 written to the output folder:
-  easy.bin easy.idx ...   tokens in the format that Megatron datasets read
-  tokenizer.json          byte-level BPE, for the `tokenizers` library
-  manifest.json           sizes, checksums and arguments; written last
-  samples.jsonl           a few hundred documents of each bucket, to look at
+  shard_00000000.jsonl.zst ...   a document a line, in the fields `text`, `source`, `origin`
+  tokenizer.json                 byte-level BPE, for the `tokenizers` library
+  content.json                   arguments and checksums; written last
 
-Run again with the same arguments, it has nothing to do; killed half-way, run it again.
+Run again with the same arguments, it has nothing to do; killed half-way, run it again. Next comes
+tools/bucket_by_difficulty.py, as it would with shards of DCLM.
 """
 
 
@@ -46,7 +45,7 @@ def _tokens(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 2 for input that cannot be used, 130 when interrupted."""
     parser = argparse.ArgumentParser(
-        description="Prepare text, tokenizer and token buckets for the quickstart, offline.",
+        description="Prepare text shards and a tokenizer for the quickstart, offline.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,20 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ids of the tokenizer, 257 or more (default: 8192)",
     )
     parser.add_argument(
-        "--tokens-per-bucket",
+        "--tokens",
         type=_tokens,
-        default="2.5M",
+        default="7.5M",
         metavar="TOKENS",
-        help="most tokens in a bucket, such as 500K or 2.5M (default: 2.5M)",
+        help="about how much text, such as 500K or 7.5M (default: 7.5M)",
     )
     parser.add_argument(
         "--seed", type=int, default=1, metavar="N", help="seed of stories and shuffles (default: 1)"
     )
     options = parser.parse_args(arguments)
-    data = QuickstartData(
+    text = QuickstartText(
         folder=options.output,
         vocab_size=options.vocab_size,
-        tokens_per_bucket=options.tokens_per_bucket,
+        tokens=options.tokens,
         seed=options.seed,
     )
     start = time.monotonic()
@@ -83,18 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"[{time.monotonic() - start:5.1f} s] {line}", flush=True)
 
     try:
-        if is_up_to_date(data):
-            print(f"{data.folder}: up to date")
+        if is_up_to_date(text):
+            print(f"{text.folder}: up to date")
             return 0
-        reports = prepare(data, say)
+        prepare(text, say)
     except (MegagrowError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted: run it again to finish", file=sys.stderr)
         return 130
-    say(f"{data.folder} is ready")
-    print(f"\n{table(reports)}")
+    say(f"{text.folder} is ready")
     return 0
 
 

@@ -9,8 +9,13 @@ from typing import IO, Any
 
 from megagrow.errors import DataError
 
-SUFFIXES = (".jsonl", ".json", ".ndjson", ".zst", ".zstd", ".gz", ".parquet")
-"""Ends of the names that are taken from a folder; a file that is named itself may end anyhow."""
+SUFFIXES = tuple(
+    f"{rows}{packed}" for rows in (".jsonl", ".ndjson") for packed in ("", ".zst", ".zstd", ".gz")
+) + (".json.zst", ".json.zstd", ".json.gz", ".parquet")
+"""Ends of the names that are taken from a folder; a file that is named itself may end anyhow.
+
+Not .json: that is a tokenizer or a note beside the shards.
+"""
 
 
 def is_remote(location: str) -> bool:

@@ -103,6 +103,7 @@ def write_summary(
             "sha256": hashlib.sha256(output.inputs.read_bytes()).hexdigest(),
             "files": len(parts),
             "damaged": len(parts) - len(whole),
+            "without_documents": sum(part.rows > 0 and documents(part) == 0 for part in whole),
         },
         "rows": rows,
         "documents": kept,
@@ -146,16 +147,19 @@ def table(manifest: Mapping[str, Any]) -> str:
         )
         for row in rows
     ]
-    rejects = manifest["rejects"]
+    rejects, inputs = manifest["rejects"], manifest["inputs"]
     lines += [
         "",
         f"{manifest['rows']:,} rows, {format_bytes(manifest['text_bytes'])} of text: "
         f"{manifest['documents']:,} documents, {sum(rejects.values()):,} rejected",
         *(f"  rejected {count:,}: {reason}" for reason, count in rejects.items()),
     ]
-    if manifest["inputs"]["damaged"]:
-        inputs = manifest["inputs"]
-        lines.append(f"{inputs['damaged']} damaged files were left out, see {inputs['file']}")
+    for count, what in (
+        (inputs["damaged"], "are damaged and were left out"),
+        (inputs["without_documents"], "gave no document at all: are they text shards?"),
+    ):
+        if count:
+            lines.append(f"{count} of {inputs['files']} files {what}; see {inputs['file']}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Write documents of token ids as Megatron .bin/.idx files, and the manifest of a data folder.
+"""Write documents of token ids as Megatron .bin/.idx files.
 
 The layout is that of megatron.core.datasets.indexed_dataset: `.bin` holds the bare little-endian
 ids of all documents, `.idx` their lengths and byte offsets. It is written here because the
@@ -8,11 +8,9 @@ original needs torch and builds its index from Python lists.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +19,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megagrow.data.manifest import FileStats
 from megagrow.errors import DataError
 from megagrow.runtime.files import publish, write_atomically
-from megagrow.tokenization.tokenizer import Tokenizer
-
-MANIFEST_NAME = "manifest.json"
-MANIFEST_FORMAT = "megagrow-buckets"
-MANIFEST_VERSION = 1
 
 # DType codes of indexed_dataset.py. It takes 16 bits below this vocabulary size.
 _DTYPE_CODES = {np.dtype("<u2"): 8, np.dtype("<i4"): 4}
@@ -35,20 +29,6 @@ _UINT16_VOCABULARY = 65_500
 _HEADER = b"MMIDIDX\x00\x00"
 _BUFFER_BYTES = 8 << 20
 _INDEX_CHUNK = 1 << 18  # documents
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BucketStats:
-    """What a finished bucket holds."""
-
-    documents: int
-    """Number of documents."""
-    tokens: int
-    """Number of token ids, one end-of-document id per document included."""
-    bytes: int
-    """Size of the .bin file."""
-    idx_sha256: str
-    """sha256 of the .idx file, as hexadecimal text."""
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -85,7 +65,7 @@ class BucketWriter:
         self._buffered = 0
         self._temporary = self._path(".bin.tmp")
         self._file = self._temporary.open("wb")
-        self._stats: BucketStats | None = None
+        self._stats: FileStats | None = None
 
     @property
     def tokens(self) -> int:
@@ -93,7 +73,7 @@ class BucketWriter:
         return self._tokens
 
     @property
-    def stats(self) -> BucketStats:
+    def stats(self) -> FileStats:
         """What the bucket holds, once the block has ended.
 
         Raises:
@@ -155,7 +135,7 @@ class BucketWriter:
                 "a boundary; encode the token's literal text as plain text"
             )
 
-    def close(self) -> BucketStats:
+    def close(self) -> FileStats:
         """Finish both files and give them their names, .bin first.
 
         Raises:
@@ -175,7 +155,8 @@ class BucketWriter:
         self._path(".idx").unlink(missing_ok=True)
         publish(self._temporary, self._path(".bin"))
         write_atomically(self._path(".idx"), index)
-        self._stats = BucketStats(
+        self._stats = FileStats(
+            prefix=self.prefix.name,
             documents=self._documents,
             tokens=self._tokens,
             bytes=self._tokens * self.dtype.itemsize,
@@ -255,41 +236,3 @@ def write_index(stream: IO[bytes], lengths: NDArray[np.integer[Any]], dtype: np.
     for start in range(0, count + 1, _INDEX_CHUNK):
         write(np.arange(start, min(start + _INDEX_CHUNK, count + 1), dtype="<i8").data)
     return digest.hexdigest()
-
-
-def write_manifest(
-    folder: str | Path,
-    *,
-    tokenizer: Tokenizer,
-    buckets: Mapping[str, BucketStats],
-    source: str,
-    seed: int,
-    arguments: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Write `manifest.json`, which makes the folder complete; write it last.
-
-    Args:
-        folder: data folder; bucket `name` is at `folder/name.bin` and `.idx`.
-        tokenizer: the tokenizer of the buckets; its file must be in the folder.
-        buckets: name to content, easiest first.
-        source: where the text comes from, in a sentence.
-        seed: seed of every random choice made.
-        arguments: what the folder was made with, for the tool that made it to recognise.
-
-    Returns:
-        The manifest as written.
-    """
-    manifest = {
-        "format": MANIFEST_FORMAT,
-        "version": MANIFEST_VERSION,
-        "tokenizer": {"file": tokenizer.path.name, "sha256": tokenizer.file_hash},
-        "vocab_size": tokenizer.vocab_size,
-        "eod": tokenizer.eod,
-        "buckets": {name: {"prefix": name, **asdict(stats)} for name, stats in buckets.items()},
-        "source": source,
-        "seed": seed,
-        "arguments": dict(arguments or {}),
-    }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(Path(folder) / MANIFEST_NAME, text.encode())
-    return manifest

@@ -38,13 +38,10 @@ def export(folder: Path) -> Path:
             values.
     """
     weight_files(folder, "torch")
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError as error:
-        raise DataError(f"the int8 export needs {error.name}: {_NEEDS}") from None
+    check_installed()
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     with quiet_transformers() as transformers, tempfile.TemporaryDirectory() as temporary:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
@@ -60,6 +57,20 @@ def export(folder: Path) -> Path:
             quantize_dynamic(plain, small, weight_type=QuantType.QInt8)
         write_atomically(folder / INT8_FILE, small.read_bytes())
     return folder / INT8_FILE
+
+
+def check_installed() -> None:
+    """Looks for what `export` needs.
+
+    Raises:
+        DataError: a package is missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime.quantization
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise DataError(f"the int8 export needs {error.name}: {_NEEDS}") from None
 
 
 def open_session(path: Path, threads: int | None) -> Run:

@@ -9,7 +9,7 @@ import pytest
 
 from megagrow.config.schema import DataConfig
 from megagrow.data.buckets import check_visible, open_buckets
-from megagrow.data.writer import MANIFEST_FORMAT
+from megagrow.data.manifest import MANIFEST_FORMAT, MANIFEST_VERSION
 from megagrow.errors import DataError
 from tests.data.indexed_files import bucket_of, counting, write
 
@@ -118,8 +118,14 @@ def test_files_that_another_process_does_not_see(tmp_path: Path) -> None:
 
 
 def manifest(folder: Path, **changes: Any) -> None:
-    entry = {"prefix": "s", "documents": 2, "tokens": 11} | changes.pop("entry", {})
-    content = {"format": MANIFEST_FORMAT, "vocab_size": 60000, "buckets": {"any": entry}} | changes
+    stats = {"prefix": "s", "documents": 2, "tokens": 11, "bytes": 22, "idx_sha256": ""}
+    file = stats | changes.pop("entry", {})
+    content = {
+        "format": MANIFEST_FORMAT,
+        "version": MANIFEST_VERSION,
+        "vocab_size": 60000,
+        "buckets": {"any": {"files": [file]}},
+    } | changes
     (folder / "manifest.json").write_text(json.dumps(content))
 
 
@@ -127,6 +133,16 @@ def test_manifest_that_agrees(tmp_path: Path) -> None:
     write(tmp_path / "s", counting([5, 6]))
     manifest(tmp_path)
     assert bucket_of(tmp_path, "s").tokens == 11
+
+
+def test_a_bucket_of_several_files_by_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "s", counting([5, 6]))
+    write(tmp_path / "t", counting([3]))
+    stats = {"documents": 2, "tokens": 11, "bytes": 22, "idx_sha256": ""}
+    files = [{"prefix": "s", **stats}, {"prefix": "t", **stats, "documents": 1, "tokens": 3}]
+    manifest(tmp_path, buckets={"both": {"files": files}})
+    assert bucket_of(tmp_path, "both").prefixes == (str(tmp_path / "s"), str(tmp_path / "t"))
+    assert bucket_of(tmp_path, "both").tokens == 14
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from megatron.core.datasets.indexed_dataset import IndexedDataset
+import zstandard
 
-from megagrow.data.sample_text import grading, library, prepare, stories
+from megagrow.data.sample_text import library, pages, prepare, stories
 from megagrow.data.sample_text.clean import clean_text
 from megagrow.data.sample_text.library import Passage
 from megagrow.errors import DataError
@@ -31,7 +29,7 @@ def test_stories_are_the_same_everywhere() -> None:
     """A new hash means new text: raise prepare.TEXT_VERSION with it."""
     text = "\0".join(stories.story(1, index) for index in range(200))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    assert (prepare.TEXT_VERSION, digest[:16]) == (1, "46b6fb59ec777182")
+    assert (prepare.TEXT_VERSION, digest[:16]) == (2, "46b6fb59ec777182")
 
 
 def test_stories_do_not_depend_on_their_order() -> None:
@@ -253,7 +251,7 @@ def test_killed_parent_leaves_no_orphans(tmp_path: Path) -> None:
     assert not alive
 
 
-# ---- grading
+# ---- pages
 
 
 def passage(text: str, origin: str = "a", signature: str = "") -> Passage:
@@ -262,7 +260,7 @@ def passage(text: str, origin: str = "a", signature: str = "") -> Passage:
 
 def test_repeated_paragraphs_are_dropped() -> None:
     shouted = PROSE.upper().replace(",", ";")
-    kept = grading.without_repeats(
+    kept = pages.without_repeats(
         [
             passage(f"Notes\n\n{PROSE}"),
             passage(f"Notes\n\n{shouted}"),
@@ -275,55 +273,22 @@ def test_repeated_paragraphs_are_dropped() -> None:
     ]
 
 
-def test_unfamiliar_words_and_symbols_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading, "FAMILIAR_WORDS", 3)
-    shares = grading.unfamiliar_shares(["The cat sat.", "the cat", "the xylem", "sat += 1", ""])
-    assert shares == [1 / 4, 0, 1 / 2, 2 / 3, 0]
-
-
-@settings(deadline=None)
-@given(st.lists(st.text("abc xyz=+", min_size=1, max_size=40), max_size=20), st.integers(0, 300))
-def test_halves_are_disjoint_ordered_and_within_the_limit(texts: list[str], limit: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grading, "FAMILIAR_WORDS", 2)
-        check_halves(texts, limit)
-
-
-def check_halves(texts: list[str], limit: int) -> None:
-    passages = [passage(f"{text} {index}", str(index)) for index, text in enumerate(texts)]
-    middle, hard = grading.middle_and_hard(passages, limit)
-    share = dict(
-        zip(
-            [p.text for p in passages],
-            grading.unfamiliar_shares([p.text for p in passages]),
-            strict=True,
-        )
-    )
-    assert not set(middle) & set(hard)
-    assert set(middle) | set(hard) <= share.keys()
-    assert all(sum(map(len, half)) <= limit for half in (middle, hard))
-    if middle and hard:
-        assert max(share[text] for text in middle) <= min(share[text] for text in hard)
-
-
-def test_signatures_are_hard_and_pages_follow_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading, "FAMILIAR_WORDS", 5)
-    easy = [passage("the cat sat on the mat", origin, "def cat()") for origin in "aab"]
-    dense = [passage("xyl += phl(x) ** -1 or", origin, "def f(x)") for origin in "ab"]
-    middle, hard = grading.middle_and_hard([easy[0], dense[0], *easy[1:], dense[1]], 44)
-    assert middle == ["the cat sat on the mat\n\nthe cat sat on the mat"]
-    assert hard == ["def f(x)\nxyl += phl(x) ** -1 or"] * 2
+def test_signatures_are_kept_and_pages_follow_files() -> None:
+    found = pages.pages([passage("the cat", origin, "def cat()") for origin in "aab"])
+    assert found == [("a", "def cat()\nthe cat\n\ndef cat()\nthe cat"), ("b", "def cat()\nthe cat")]
 
 
 def test_long_pages_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading, "_MAX_PAGE", 25)
-    pages = grading._pages([("a", "x" * 10), ("a", "y" * 10), ("a", "z" * 10), ("b", "w")])
-    assert pages == ["x" * 10 + "\n\n" + "y" * 10, "z" * 10, "w"]
+    monkeypatch.setattr(pages, "_MAX_PAGE", 25)
+    found = pages.pages(
+        [passage("x" * 10, "a"), passage("y" * 10, "a"), passage("z" * 10, "a"), passage("w", "b")]
+    )
+    assert found == [("a", "x" * 10 + "\n\n" + "y" * 10), ("a", "z" * 10), ("b", "w")]
 
 
 # ---- the folder
 
-SMALL = ["--vocab-size", "600", "--tokens-per-bucket", "20K"]
+SMALL = ["--vocab-size", "600", "--tokens", "60K"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -334,68 +299,75 @@ def make(folder: Path, *more: str) -> int:
     return prepare_quickstart.main(["--output", str(folder), *SMALL, *more])
 
 
+def records(folder: Path) -> list[dict[str, str]]:
+    return [
+        json.loads(line)
+        for shard in sorted(folder.glob("*.jsonl.zst"))
+        for line in zstandard.ZstdDecompressor().decompress(shard.read_bytes()).splitlines()
+    ]
+
+
 @pytest.mark.usefixtures("small_library")
 def test_quickstart_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "deep" / "quickstart"
+    folder = tmp_path / "deep" / "text"
     assert make(folder) == 0
-    assert re.search(r"^middle +\d+ +1\d,\d{3} +\d\.\d\d$", capsys.readouterr().out, re.M)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    found = records(folder)
+    sizes = {
+        source: sum(len(record["text"]) for record in found if record["source"] == source)
+        for source in ("story", "documentation")
+    }
+    assert sizes["documentation"] == pytest.approx(2 * sizes["story"], rel=0.1)
+    assert sum(sizes.values()) == pytest.approx(60_000 * prepare._CHARACTERS_PER_TOKEN, rel=0.1)
     tokenizer = load(folder / "tokenizer.json")
-    assert tokenizer.vocab_size == manifest["vocab_size"] == 600
-    assert list(manifest["buckets"]) == ["easy", "middle", "hard"]
-    for name, bucket in manifest["buckets"].items():
-        dataset = IndexedDataset(str(folder / bucket["prefix"]))
-        documents = [dataset[index] for index in range(len(dataset))]
-        assert len(documents) == bucket["documents"]
-        assert 15_000 < sum(map(len, documents)) == bucket["tokens"] <= 20_000
-        assert all(document[-1] == tokenizer.eod for document in documents)
-        samples = [json.loads(line) for line in (folder / "samples.jsonl").open()]
-        texts = [sample["text"] for sample in samples if sample["bucket"] == name]
-        assert tokenizer.decode(documents[0][:-1]) == texts[0]
-        assert 10 < len(texts) <= prepare.SAMPLES_PER_BUCKET
+    assert tokenizer.vocab_size == 600
+    tokens = sum(map(len, tokenizer.encode_batch([record["text"] for record in found])))
+    assert 60_000 < tokens < 150_000  # a tokenizer of 600 ids has shorter tokens than most
 
     before = contents(folder)
+    capsys.readouterr()
     assert make(folder) == 0
     assert capsys.readouterr().out == f"{folder}: up to date\n"
     assert make(tmp_path / "again") == 0
     assert contents(tmp_path / "again") == before
     assert make(folder, "--seed", "2") == 0
     after = contents(folder)
-    assert all(before[f"{name}.bin"] != after[f"{name}.bin"] for name in manifest["buckets"])
+    assert all(before[name] != after[name] for name in before if name.startswith("shard_"))
 
 
 @pytest.mark.usefixtures("small_library")
 def test_killed_run_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert make(tmp_path / "whole") == 0
-    write_bucket = prepare._write_bucket
+    write_shard = prepare._write_shard
 
-    def die(data: prepare.QuickstartData, name: str, *rest: object) -> prepare.BucketReport:
-        if name == "hard":
+    def die(folder: Path, number: int, found: list[dict[str, str]]) -> Path:
+        if number == 2:
             raise KeyboardInterrupt
-        return write_bucket(data, name, *rest)  # type: ignore[arg-type]
+        return write_shard(folder, number, found)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_write_bucket", die)
+        patch.setattr(prepare, "_write_shard", die)
         assert make(tmp_path / "killed") == 130
-    assert not (tmp_path / "killed" / "manifest.json").exists()
+    assert not (tmp_path / "killed" / prepare.CONTENT_NAME).exists()
     assert make(tmp_path / "killed") == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    # Killed while it replaces a complete folder, it must not leave that folder's manifest either.
+    # Killed while it replaces a complete folder, it must not leave that folder's note either.
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_write_bucket", die)
+        patch.setattr(prepare, "_write_shard", die)
         assert make(tmp_path / "killed", "--seed", "2") == 130
-    assert not (tmp_path / "killed" / "manifest.json").exists()
+    assert not (tmp_path / "killed" / prepare.CONTENT_NAME).exists()
 
 
 @pytest.mark.usefixtures("small_library")
-@pytest.mark.parametrize("name", ["easy.bin", "hard.idx", "tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["shard_00000001.jsonl.zst", "tokenizer.json", prepare.CONTENT_NAME]
+)
 def test_damage_is_noticed(tmp_path: Path, name: str) -> None:
-    data = prepare.QuickstartData(folder=tmp_path, vocab_size=300, tokens_per_bucket=5000)
-    prepare.prepare(data, lambda line: None)
-    assert prepare.is_up_to_date(data)
+    text = prepare.QuickstartText(folder=tmp_path, vocab_size=300, tokens=15_000)
+    prepare.prepare(text, lambda line: None)
+    assert prepare.is_up_to_date(text)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-2])
-    assert not prepare.is_up_to_date(data)
+    assert not prepare.is_up_to_date(text)
 
 
 def test_foreign_folders_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -410,14 +382,12 @@ def test_foreign_folders_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
 def test_environment_without_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "import_roots", list)
     monkeypatch.setattr(library, "passages_of_packages", list)
-    data = prepare.QuickstartData(folder=tmp_path)
+    data = prepare.QuickstartText(folder=tmp_path)
     with pytest.raises(DataError, match="too little documentation"):
         prepare.prepare(data, lambda line: None)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--tokens-per-bucket", "many"], ["--vocab-size", "x"], ["--seed"]]
-)
+@pytest.mark.parametrize("arguments", [["--tokens", "many"], ["--vocab-size", "x"], ["--seed"]])
 def test_bad_arguments(tmp_path: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         make(tmp_path / "new", *arguments)

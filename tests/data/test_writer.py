@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,8 @@ from hypothesis import strategies as st
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
 from megagrow.data import writer as writer_module
-from megagrow.data.writer import BucketWriter, index_bytes, token_dtype, write_manifest
+from megagrow.data.writer import BucketWriter, index_bytes, token_dtype
 from megagrow.errors import DataError
-from megagrow.tokenization.tokenizer import train_bpe
 
 DOCUMENTS = [[5, 6, 7], [9], [8, 8, 8, 8, 5], [499]]
 EOD = 0
@@ -148,40 +146,3 @@ def test_old_index_never_stands_beside_new_tokens(
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path / "b", [[1, 2]])
     assert {p.name for p in tmp_path.iterdir()} == {"b.bin"}
-
-
-def test_manifest(tmp_path: Path) -> None:
-    tokenizer = train_bpe(["a b c"], 260, tmp_path / "tokenizer.json")
-    stats = write(tmp_path / "easy", DOCUMENTS).stats
-    returned = write_manifest(
-        tmp_path,
-        tokenizer=tokenizer,
-        buckets={"easy": stats},
-        source="a test",
-        seed=3,
-        arguments={"x": 1},
-    )
-    bin_content, idx_content = files(tmp_path / "easy")
-    assert returned == json.loads((tmp_path / "manifest.json").read_text())
-    assert returned == {
-        "format": "megagrow-buckets",
-        "version": 1,
-        "tokenizer": {
-            "file": "tokenizer.json",
-            "sha256": hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest(),
-        },
-        "vocab_size": tokenizer.vocab_size,
-        "eod": tokenizer.eod,
-        "buckets": {
-            "easy": {
-                "prefix": "easy",
-                "documents": 4,
-                "tokens": 14,
-                "bytes": len(bin_content),
-                "idx_sha256": hashlib.sha256(idx_content).hexdigest(),
-            }
-        },
-        "source": "a test",
-        "seed": 3,
-        "arguments": {"x": 1},
-    }

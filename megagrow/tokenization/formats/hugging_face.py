@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import pre_tokenizers
 
 from megagrow.errors import DataError
-from megagrow.tokenization.formats.codec import choose_end, gigatoken_module
+from megagrow.tokenization.formats.codec import USUAL_ENDS, choose_end, gigatoken_module
 
 FILE_NAME = "tokenizer.json"
 
@@ -122,7 +122,7 @@ def gpt2_as_tokenizer_json(vocab: bytes, merges: bytes, path: Path) -> bytes:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     description = {
         "version": "1.0",
-        "added_tokens": [],
+        "added_tokens": [_special(end, ids[end]) for end in USUAL_ENDS[:1] if end in ids],
         "pre_tokenizer": {**byte_level, "use_regex": True},
         "decoder": {**byte_level, "use_regex": True},
         "model": {"type": "BPE", "vocab": ids, "merges": [pair.split(" ") for pair in pairs]},
@@ -146,17 +146,8 @@ def _contents(description: Any, *, special: bool) -> list[str]:
 def _protect(description: Any, end_of_document: str, eod: int) -> None:
     """Marks the end-of-document token special, and lets no merge make a special token."""
     added = list(description.get("added_tokens") or [])
-    entry = {
-        "id": eod,
-        "content": end_of_document,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
     if all(each["content"] != end_of_document for each in added):
-        added.append(entry)
+        added.append(_special(end_of_document, eod))
     description["added_tokens"] = [
         {**each, "special": True} if each["content"] == end_of_document else each for each in added
     ]
@@ -168,6 +159,11 @@ def _protect(description: Any, end_of_document: str, eod: int) -> None:
             for pair in model["merges"]
             if (pair.replace(" ", "", 1) if isinstance(pair, str) else "".join(pair)) not in special
         ]
+
+
+def _special(content: str, identity: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": identity, "content": content, **flags, "special": True}
 
 
 def _not_a_tokenizer(path: Path, error: Exception) -> DataError:
