@@ -18,8 +18,9 @@ from rich.console import Console
 from megagrow.config.quantity import parse_tokens
 from megagrow.difficulty.classifier import Settings
 from megagrow.difficulty.labels import SCHOOL_CUTS, SCHOOL_LEVELS
+from megagrow.difficulty.plan import Outcome, Plan
 from megagrow.difficulty.progress import Progress
-from megagrow.difficulty.training import Outcome, Plan, train
+from megagrow.difficulty.training import train
 from megagrow.difficulty.training_report import confusion_table, table, write
 from megagrow.errors import ConfigError, MegagrowError
 
@@ -218,7 +219,7 @@ def _show(outcome: Outcome) -> None:
     console.print(confusion_table(title, outcome.levels, outcome.evaluation.confusion))
     if outcome.student is not None:
         title = "Documents by the classifier (row) and by the linear student (column)"
-        console.print(confusion_table(title, outcome.levels, outcome.student.confusion))
+        console.print(confusion_table(title, outcome.levels, outcome.student.agreement.confusion))
 
 
 def _list(kind: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:

@@ -270,7 +270,7 @@ def _arguments(settings: Settings, shards: Sequence[Shard], encoding: Encoding) 
     reference = [look_at(each) for each in find(settings.reference)] if settings.reference else []
     facts = asdict(settings)
     decides = ("text_key", "levels", "shares", "thresholds", "scorer", "sample_documents",
-               "sample_shards", "seed", "tokens_per_file", "skip_damaged")  # fmt: skip
+               "sample_shards", "seed", "tokens_per_file")  # fmt: skip
     arguments = {
         "job_version": JOB_VERSION,
         "inputs": inputs_digest(shards),

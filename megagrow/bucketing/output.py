@@ -118,7 +118,9 @@ def is_finished(output: Output, arguments: Mapping[str, Any]) -> bool:
         return False
     except (OSError, ValueError) as error:
         raise DataError(f"{output.arguments}: cannot be read ({error}); pass --overwrite") from None
-    _same(output, earlier, arguments, "holds unfinished work")
+    # Files may be mended or added while the job is unfinished: what is frozen stays frozen.
+    same_inputs = {**earlier, "inputs": arguments.get("inputs")}
+    _same(output, same_inputs, arguments, "holds unfinished work")
     return False
 
 

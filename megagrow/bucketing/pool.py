@@ -91,7 +91,6 @@ def run(
                 "--workers to go on; finished files are kept"
             ) from None
         except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.terminate()  # nobody needs what it is doing; a file is done whole or not
             raise

@@ -72,6 +72,8 @@ def _expand_remote(location: str) -> list[str]:
     try:
         if has_magic(path):
             found = [each for each in system.glob(path) if system.isfile(each)]
+            # As the shell has it; fsspec's globs match hidden files, too.
+            found = [each for each in found if not each.rpartition("/")[2].startswith(".")]
         elif system.isdir(path):
             found = [each for each in system.find(path) if _is_input(each.rpartition("/")[2])]
         else:

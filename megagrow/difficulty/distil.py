@@ -19,8 +19,8 @@ _VALIDATION_SHARE = 0.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Student:
-    """A fitted linear scorer."""
+class Fit:
+    """A fitted student."""
 
     scorer: Linear
     """The scorer."""
@@ -53,7 +53,7 @@ def fit(
     vocab_size: int,
     tokenizer_hash: str,
     seed: int,
-) -> Student:
+) -> Fit:
     """Ridge regression of the teacher's expected level on token frequencies.
 
     Args:
@@ -92,7 +92,7 @@ def fit(
         max_tokens=max_tokens,
         tokenizer_hash=tokenizer_hash,
     )
-    return Student(scorer=scorer, penalty=penalty)
+    return Fit(scorer=scorer, penalty=penalty)
 
 
 def token_frequencies(tokens: TokenBatch, vocab_size: int, max_tokens: int) -> Any:
@@ -162,7 +162,7 @@ def spearman(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]
 
 
 def _cut(scores: NDArray[np.floating[Any]], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Levels of given sizes by rank, as a job's thresholds are set by the shares it is asked for."""
+    """Levels of given sizes by rank: thresholds at the shares that were asked for."""
     levels = np.empty(scores.size, dtype=np.int64)
     levels[np.argsort(scores, kind="stable")] = np.repeat(np.arange(sizes.size), sizes)
     return levels

@@ -28,6 +28,7 @@ SCHOOL_CUTS = (12.0, 16.0)
 """Grades that end high school and undergraduate studies, each included in the easier level."""
 
 _WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
+_SILENT_E = re.compile(r"([^aeiouyl]|[aeiouy]l)e$|([^aeiouyltd]|[aeiouy]l)ed$")
 _LONGEST_SENTENCE = 50
 _FEWEST_WORDS = 20
 
@@ -115,7 +116,7 @@ class Grader:
         if word not in self._known:
             letters = re.sub(r"[^a-z]", "", word)
             count = len(self._syllables.tokenize(letters))
-            silent = re.search(r"[^aeiouyl]e$|[aeiouy]le$|[^aeiouytd]ed$", letters)
+            silent = _SILENT_E.search(letters)
             self._known[word] = max(count - bool(silent), 1)
         return self._known[word]
 

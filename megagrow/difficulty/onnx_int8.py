@@ -67,7 +67,7 @@ def check_installed() -> None:
     """
     try:
         import onnx  # noqa: F401
-        import onnxruntime.quantization
+        import onnxruntime.quantization  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise DataError(f"the int8 export needs {error.name}: {_NEEDS}") from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from megagrow.difficulty import classifier as classifiers
 from megagrow.difficulty import distil, evaluation, labels, onnx_int8, store
 from megagrow.difficulty.distilbert import DistilBert, open_model, quiet_transformers
 from megagrow.difficulty.examples import Sample, check_sizes, level_numbers, sample
-from megagrow.difficulty.linear import Linear
+from megagrow.difficulty.plan import Int8, Outcome, Plan, Student
 from megagrow.difficulty.progress import Progress
 from megagrow.difficulty.readability import Readability
 from megagrow.errors import DataError
@@ -28,91 +28,21 @@ _ENCODED_TOGETHER = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What to train, on what; see `tools/train_difficulty_classifier.py --help`."""
+class _Documents:
+    """Labelled documents."""
 
-    inputs: tuple[str, ...]
-    """Files, folders, globs or lists."""
-    output: Path
-    """Folder to write."""
-    levels: tuple[str, ...] = labels.SCHOOL_LEVELS
-    """Names, easiest first."""
-    text_key: str = "text"
-    """Field or column of the text."""
-    label_key: str | None = None
-    """Field or column of the label; None for silver labels."""
-    cuts: tuple[float, ...] | None = None
-    """Grades between silver levels; None for equal numbers of documents."""
-    init: str | None = None
-    """Folder or hub id of a pretrained model; None for a small one from scratch."""
-    layers: int = 2
-    """Layers, from scratch."""
-    hidden_size: int = 128
-    """Width, from scratch."""
-    vocab_size: int = 8192
-    """WordPiece ids, from scratch."""
-    settings: classifiers.Settings = field(default_factory=classifiers.Settings)
-    """How to train."""
-    documents: int = 20_000
-    """Documents to take, at most."""
-    held_out: float = 0.1
-    """Share of them that is not trained on."""
-    lm_tokenizer: Path | None = None
-    """Tokenizer of the language model, to distil for; None for no student."""
-    max_tokens: int = 512
-    """Ids of a document that the student reads."""
-    export_onnx: bool = False
-    """Export int8, too."""
-    overwrite: bool = False
-    """Replace what is in `output`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Int8:
-    """The int8 export against the model it was made from, on held-out documents."""
-
-    accuracy: float
-    """Share of documents whose most probable level is their label."""
-    spearman: float
-    """Rank correlation of the expected levels."""
-    mean_difference: float
-    """Mean |difference| of the expected levels."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What came of a plan."""
-
-    levels: tuple[str, ...]
-    """Names, easiest first."""
+    texts: list[str]
+    """The texts."""
+    numbers: NDArray[np.int64]
+    """Level number of each, shape [documents]."""
+    held: NDArray[np.bool_]
+    """Which are held out, shape [documents]."""
     source: str
     """Where the labels are from, in words."""
-    rows: int
-    """Rows read."""
-    left_out: dict[str, int]
-    """Rows left out, by reason."""
-    shares: dict[str, float]
-    """Share of the documents in each level."""
-    trained_on: int
-    """Documents in training."""
-    parameters: int
-    """Parameters of the classifier."""
-    final_loss: float
-    """Mean training loss of the last tenth of the steps."""
-    evaluation: evaluation.Evaluation
-    """The classifier on held-out documents."""
-    student: distil.Agreement | None
-    """The student against the classifier on held-out documents; None without one."""
-    student_accuracy: float | None
-    """Share of held-out documents that the student puts in their labelled level."""
-    penalty: float | None
-    """The student's ridge penalty."""
-    readability: distil.Agreement
-    """The readability scorer against the classifier, to compare: it needs no training."""
-    int8: Int8 | None
-    """The int8 export; None without one."""
-    digests: dict[str, str]
-    """sha256 of each scorer, by folder."""
+
+    def of(self, chosen: NDArray[np.bool_]) -> list[str]:
+        """The texts that are flagged."""
+        return list(compress(self.texts, chosen.tolist()))
 
 
 def train(plan: Plan, progress: Progress) -> Outcome:
@@ -125,45 +55,42 @@ def train(plan: Plan, progress: Progress) -> Outcome:
     """
     _check(plan)
     tokenizer = None if plan.lm_tokenizer is None else load_tokenizer(plan.lm_tokenizer)
-    texts, numbers, held, found, source = _labelled(plan, progress)
-    check_sizes(numbers, held, plan.levels)
-    model = _model(plan, [texts[index] for index in np.flatnonzero(~held)])
+    found = _read(plan, progress)
+    documents = _labelled(plan, found, progress)
+    held = documents.held
+    check_sizes(documents.numbers, held, plan.levels)
+    model = _model(plan, documents.of(~held))
     size = sum(each.numel() for each in model.model.parameters())
     progress.say(
         f"training {size / 1e6:.1f} M parameters on {np.sum(~held)} documents, "
         f"{np.sum(held)} held out"
     )
-    losses = _train(plan, model, texts, numbers, held, progress)
+    losses = _train(plan, model, documents, progress)
     folder = plan.output / "distilbert"
     _prepare(plan)
     model.save(folder)
     teacher = open_model(folder, max_length=plan.settings.max_length, device=plan.settings.device)
     store.save(teacher, folder)
-    probabilities = _probabilities(teacher, texts, "scoring", progress)
+    probabilities = _probabilities(teacher, documents.texts, "scoring", progress)
+    result = evaluation.evaluate(probabilities[held], documents.numbers[held])
+    student = None if tokenizer is None else _student(plan, tokenizer, documents, probabilities)
     digests = {"distilbert": teacher.digest}
-    student = agreement = student_accuracy = None
-    if tokenizer is not None:
-        student, scores = _student(plan, tokenizer, texts, probabilities, held)
-        agreement = distil.agreement(probabilities[held], scores[held])
-        student_accuracy = distil.cut_accuracy(scores[held], numbers[held], len(plan.levels))
-        store.save(student.scorer, plan.output / "linear")
-        digests["linear"] = student.scorer.digest
-    readability = Readability().score(texts, None)
+    if student is not None:
+        digests["linear"] = student.digest
+    readability = Readability().score(documents.of(held), None)
     return Outcome(
         levels=plan.levels,
-        source=source,
+        source=documents.source,
         rows=found.rows,
-        left_out=found.left_out,
-        shares=evaluation.level_shares(numbers, plan.levels),
+        left_out=found.left_out | {"too short to grade": len(found.texts) - len(documents.texts)},
+        shares=evaluation.level_shares(documents.numbers, plan.levels),
         trained_on=int((~held).sum()),
         parameters=size,
         final_loss=float(np.mean(losses[-max(1, len(losses) // 10) :])),
-        evaluation=evaluation.evaluate(probabilities[held], numbers[held]),
-        student=agreement,
-        student_accuracy=student_accuracy,
-        penalty=None if student is None else student.penalty,
-        readability=distil.agreement(probabilities[held], readability[held]),
-        int8=_int8(plan, teacher, texts, numbers, probabilities, held, progress),
+        evaluation=result,
+        student=student,
+        readability=distil.agreement(probabilities[held], readability),
+        int8=_int8(plan, teacher, documents, probabilities, progress),
         digests=digests,
     )
 
@@ -183,12 +110,12 @@ def _check(plan: Plan) -> None:
         raise DataError("--epochs, --batch-size, --documents and --max-tokens start at 1")
     if settings.max_length < 3 or not settings.learning_rate > 0:
         raise DataError("--max-length starts at 3, and --learning-rate above 0")
-    if plan.cuts is not None and plan.label_key is None:
-        if len(plan.cuts) != len(plan.levels) - 1 or list(plan.cuts) != sorted(set(plan.cuts)):
-            raise DataError(
-                f"{len(plan.levels)} levels are cut by {len(plan.levels) - 1} rising grades, not "
-                f"{', '.join(f'{cut:g}' for cut in plan.cuts) or 'none'}: give --cuts or --quantiles"
-            )
+    cuts = None if plan.label_key is not None else plan.cuts
+    if cuts is not None and (len(cuts) != len(plan.levels) - 1 or list(cuts) != sorted(set(cuts))):
+        raise DataError(
+            f"{len(plan.levels)} levels are cut by {len(plan.levels) - 1} rising grades, not by "
+            f"{', '.join(f'{cut:g}' for cut in cuts) or 'none'}: give --cuts or --quantiles"
+        )
     evaluation.sklearn_metrics()
     if plan.label_key is None:
         labels.Grader()
@@ -198,10 +125,7 @@ def _check(plan: Plan) -> None:
         pass
 
 
-def _labelled(
-    plan: Plan, progress: Progress
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.bool_], Sample, str]:
-    """Texts, level numbers, which are held out, what they were taken from, and how labelled."""
+def _read(plan: Plan, progress: Progress) -> Sample:
     with progress.phase("reading") as show:
         found = sample(
             plan.inputs,
@@ -212,10 +136,18 @@ def _labelled(
             progress=lambda share: show(share, ""),
         )
     progress.say(f"took {len(found.texts)} documents of {found.rows} rows")
+    return found
+
+
+def _labelled(plan: Plan, found: Sample, progress: Progress) -> _Documents:
     held = found.held_out(plan.held_out)
     if found.labels is not None:
-        numbers = level_numbers(found.labels, plan.levels)
-        return found.texts, numbers, held, found, f"field {plan.label_key!r}"
+        return _Documents(
+            texts=found.texts,
+            numbers=level_numbers(found.labels, plan.levels),
+            held=held,
+            source=f"field {plan.label_key!r}",
+        )
     with progress.phase("grading") as show:
         grades = labels.grades(found.texts, _counting(show, len(found.texts)))
     good = np.isfinite(grades)
@@ -226,11 +158,13 @@ def _labelled(
     cuts = plan.cuts
     if cuts is None:  # fitted without the held-out documents
         cuts = labels.quantile_cuts(grades[good & ~held], len(plan.levels))
-    found.left_out["too short to grade"] = int((~good).sum())
-    texts = [found.texts[index] for index in np.flatnonzero(good)]
     words = ", ".join(f"{cut:.4g}" for cut in cuts)
-    source = f"silver: readability grade cut at {words}"
-    return texts, labels.cut(grades[good], cuts), held[good], found, source
+    return _Documents(
+        texts=list(compress(found.texts, good.tolist())),
+        numbers=labels.cut(grades[good], cuts),
+        held=held[good],
+        source=f"silver: readability grade cut at {words}",
+    )
 
 
 def _model(plan: Plan, texts: Sequence[str]) -> classifiers.Classifier:
@@ -252,16 +186,14 @@ def _model(plan: Plan, texts: Sequence[str]) -> classifiers.Classifier:
 def _train(
     plan: Plan,
     model: classifiers.Classifier,
-    texts: Sequence[str],
-    numbers: NDArray[np.int64],
-    held: NDArray[np.bool_],
+    documents: _Documents,
     progress: Progress,
 ) -> list[float]:
     with progress.phase("training") as show:
         losses = classifiers.train(
             model,
-            [texts[index] for index in np.flatnonzero(~held)],
-            numbers[~held],
+            documents.of(~documents.held),
+            documents.numbers[~documents.held],
             plan.settings,
             lambda at: show(at.documents / at.total, f", loss {at.loss:.3f}"),
         )
@@ -287,45 +219,46 @@ def _probabilities(
 def _student(
     plan: Plan,
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    documents: _Documents,
     probabilities: NDArray[np.float64],
-    held: NDArray[np.bool_],
-) -> tuple[distil.Student, NDArray[np.float32]]:
-    """The student, fitted on the training documents, and its scores of all."""
-    engine = open_engine(tokenizer)
-    heads: list[Any] = []
-    for start in range(0, len(texts), _ENCODED_TOGETHER):
-        batch = engine.encode(list(texts[start : start + _ENCODED_TOGETHER]))
-        for first, last in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-            heads.append(batch.flat[first : min(last, first + plan.max_tokens)].copy())
-    targets = probabilities @ np.arange(len(plan.levels))
-    student = distil.fit(
-        _joined(heads, ~held),
-        targets[~held],
+) -> Student:
+    """Fits the student on the training documents, saves it, and compares it on the others."""
+    held, ranks = documents.held, np.arange(len(plan.levels))
+    fitted = distil.fit(
+        _heads(tokenizer, documents.of(~held), plan.max_tokens),
+        probabilities[~held] @ ranks,
         levels=plan.levels,
         max_tokens=plan.max_tokens,
         vocab_size=tokenizer.vocab_size,
         tokenizer_hash=tokenizer.file_hash,
         seed=plan.settings.seed,
     )
-    scores = student.scorer.score(texts, _joined(heads, np.ones(len(texts), dtype=np.bool_)))
-    return student, scores
+    store.save(fitted.scorer, plan.output / "linear")
+    scores = fitted.scorer.score((), _heads(tokenizer, documents.of(held), plan.max_tokens))
+    return Student(
+        digest=fitted.scorer.digest,
+        penalty=fitted.penalty,
+        accuracy=distil.cut_accuracy(scores, documents.numbers[held], len(plan.levels)),
+        agreement=distil.agreement(probabilities[held], scores),
+    )
 
 
-def _joined(heads: Sequence[NDArray[Any]], chosen: NDArray[np.bool_]) -> TokenBatch:
-    kept = [heads[index] for index in np.flatnonzero(chosen)]
-    offsets = np.zeros(len(kept) + 1, dtype=np.int64)
-    np.cumsum([each.size for each in kept], out=offsets[1:])
-    return TokenBatch(flat=np.concatenate(kept), offsets=offsets)
+def _heads(tokenizer: Tokenizer, texts: Sequence[str], first: int) -> TokenBatch:
+    """The first ids of each text, encoded a few at a time: whole texts would not fit."""
+    engine = open_engine(tokenizer)
+    heads: list[NDArray[Any]] = [np.zeros(0, dtype=np.uint32)]
+    for start in range(0, len(texts), _ENCODED_TOGETHER):
+        batch = engine.encode(list(texts[start : start + _ENCODED_TOGETHER]))
+        borders = zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True)
+        heads += [batch.flat[begin : min(end, begin + first)].copy() for begin, end in borders]
+    return TokenBatch(flat=np.concatenate(heads), offsets=np.cumsum([head.size for head in heads]))
 
 
 def _int8(
     plan: Plan,
     teacher: DistilBert,
-    texts: Sequence[str],
-    numbers: NDArray[np.int64],
+    documents: _Documents,
     probabilities: NDArray[np.float64],
-    held: NDArray[np.bool_],
     progress: Progress,
 ) -> Int8 | None:
     if not plan.export_onnx:
@@ -334,11 +267,10 @@ def _int8(
     folder = plan.output / "distilbert"
     onnx_int8.export(folder)
     small = open_model(folder, max_length=teacher.max_length, backend="onnx")
-    chosen = [texts[index] for index in np.flatnonzero(held)]
-    own = _probabilities(small, chosen, "scoring with int8", progress)
-    ranks = np.arange(len(plan.levels))
+    held, ranks = documents.held, np.arange(len(plan.levels))
+    own = _probabilities(small, documents.of(held), "scoring with int8", progress)
     return Int8(
-        accuracy=float((own.argmax(axis=1) == numbers[held]).mean()),
+        accuracy=float((own.argmax(axis=1) == documents.numbers[held]).mean()),
         spearman=distil.spearman(own @ ranks, probabilities[held] @ ranks),
         mean_difference=float(np.abs((own - probabilities[held]) @ ranks).mean()),
     )

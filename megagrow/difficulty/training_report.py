@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
 from megagrow.difficulty.evaluation import Evaluation
-from megagrow.difficulty.training import Outcome, Plan
+from megagrow.difficulty.plan import Outcome, Plan
 from megagrow.report.style import INK, RUN_COLOURS, STYLE
 from megagrow.runtime.files import write_atomically
 
@@ -68,13 +68,14 @@ def confusion_table(title: str, levels: Sequence[str], counts: Sequence[Sequence
 
 def _student_rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     student = outcome.student
-    if student is None or outcome.student_accuracy is None:
+    if student is None:
         return []
-    chance = f"{student.by_chance:.1%} by chance"
+    agreement = student.agreement
+    chance = f"{agreement.by_chance:.1%} by chance"
     return [
-        ("linear: Spearman", f"{student.spearman:.3f}", "with the classifier"),
-        ("linear: level agreement", f"{student.level_agreement:.1%}", chance),
-        ("linear: accuracy", f"{outcome.student_accuracy:.1%}", "against the labels"),
+        ("linear: Spearman", f"{agreement.spearman:.3f}", "with the classifier"),
+        ("linear: level agreement", f"{agreement.level_agreement:.1%}", chance),
+        ("linear: accuracy", f"{student.accuracy:.1%}", "against the labels"),
     ]
 
 
@@ -89,9 +90,10 @@ def _figure(outcome: Outcome) -> Figure:
     )  # fmt: skip
     _draw_reliability(axes[1], result)
     if outcome.student is not None:
+        agreement = outcome.student.agreement
         _draw_confusion(
-            axes[2], outcome.levels, outcome.student.confusion, ("classifier", "linear student"),
-            f"Student agrees on {outcome.student.level_agreement:.1%}",
+            axes[2], outcome.levels, agreement.confusion, ("classifier", "linear student"),
+            f"Student agrees on {agreement.level_agreement:.1%}",
         )  # fmt: skip
     return drawn
 

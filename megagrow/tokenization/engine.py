@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 
 from megagrow.errors import DataError
 from megagrow.tokenization.batch import TokenBatch
@@ -19,8 +20,12 @@ logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "gigatoken", "reference")
 
-# How many times as long the reference takes on one core (benchmarks/data.py), rounded down.
+# How many times as long the reference takes on one core, against a cold cache; at the least.
 _SLOWDOWN = {"tokenizer.json": 40, "tiktoken": 8, "sentencepiece": 8}
+
+# gigatoken's cache takes about 95 bytes for a distinct word, and a new start about half a second.
+_RENEWAL_CHARACTERS = 500_000_000
+_RENEWAL_BYTES = 128 << 20
 
 
 class Engine(Protocol):
@@ -71,7 +76,10 @@ class GigatokenEngine:
     name = "gigatoken"
 
     def __init__(self, tokenizer: Tokenizer, *, parallel: bool) -> None:
-        self._engine, self._parallel = tokenizer.open_gigatoken(), parallel
+        self._tokenizer, self._parallel = tokenizer, parallel
+        self._engine: Any = tokenizer.open_gigatoken()
+        self._encoded = 0
+        self._resident: int | None = None
         self.version = _package_and_version("gigatoken")
 
     def encode(self, texts: list[str]) -> TokenBatch:
@@ -87,7 +95,21 @@ class GigatokenEngine:
                 f"gigatoken gave ids for {batch.documents} of {len(texts)} texts: "
                 "go on with --engine reference"
             )
+        self._bound_memory(texts)
         return batch
+
+    def _bound_memory(self, texts: list[str]) -> None:
+        """Starts afresh once the cache is large: it keeps every distinct word it has seen."""
+        self._encoded += sum(map(len, texts))
+        resident = psutil.Process().memory_info().rss
+        if self._resident is None:
+            self._resident = resident
+        # Other parts of the process may have grown instead: no more often than is cheap.
+        grown = resident - self._resident
+        if self._encoded >= _RENEWAL_CHARACTERS and grown > _RENEWAL_BYTES:
+            self._engine = None  # two at a time would be the peak
+            self._engine = self._tokenizer.open_gigatoken()
+            self._encoded, self._resident = 0, None
 
 
 def open_engine(tokenizer: Tokenizer, name: str = "auto", *, parallel: bool = False) -> Engine:

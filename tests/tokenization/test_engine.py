@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -205,10 +206,33 @@ def test_sentencepiece_models_that_gigatoken_reads_otherwise(
 
 def test_no_merge_of_a_sentencepiece_model_makes_a_control_piece(tmp_path: Path) -> None:
     pytest.importorskip("sentencepiece")
-    texts = ["</s</s</s s> s> s>", "<unk <unk unk> unk>", "<0x0 <0x0 A> A>"] * 50
-    tokenizer = load(sentence_piece(tmp_path / "x.model", texts, vocab_size=282))
+    # `</` and `s>` are pieces, which gigatoken would merge to the control piece.
+    texts = ["as> bs> cs> ds> es> </a </b </c </d </e"] * 50
+    path = sentence_piece(
+        tmp_path / "x.model", texts, vocab_size=276, split_by_unicode_script=False
+    )
+    tokenizer = load(path)
+    description = json.loads(tokenizer.open_gigatoken()._hf_json)
+    assert {"</", "s>"} <= set(description["model"]["vocab"])
     trap = ["</s>", "a</s>b", "<unk>", "<0x0A>", "<s>"]
     assert lists(open_engine(tokenizer, "gigatoken"), trap) == tokenizer.encode_batch(trap)
+
+
+def test_a_large_cache_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load(hugging_face(tmp_path))
+    engine = open_engine(tokenizer, "gigatoken")
+    assert isinstance(engine, module.GigatokenEngine)
+    first = engine._engine
+    engine.encode(TEXTS)
+    monkeypatch.setattr(module, "_RENEWAL_BYTES", -(1 << 40))
+    engine.encode(TEXTS)
+    assert engine._engine is first
+    monkeypatch.setattr(module, "_RENEWAL_CHARACTERS", 3 * sum(map(len, TEXTS)))
+    engine.encode(TEXTS)
+    second = engine._engine
+    assert second is not first
+    assert lists(engine, TEXTS) == tokenizer.encode_batch(TEXTS)
+    assert engine._engine is second
 
 
 def test_without_gigatoken(

@@ -52,7 +52,7 @@ def test_tp2_pp2_grows_on_real_text(tmp_path: Path) -> None:
         "checkpoint.interval": 10 * STEP_TOKENS,
         "evaluation.interval": 20 * STEP_TOKENS,
     }
-    run = trial.train(trial.configure(data, tmp_path, changes), processes=4)
+    run = trial.train(trial.configure(tmp_path, data, changes), processes=4)
     losses = trial.losses(run)
     assert set(losses) == set(range(1, 41))
     assert losses[1] == pytest.approx(10.825, abs=0.15)  # ln 50257: nothing is known yet

@@ -1,0 +1,109 @@
+"""What to train, on what, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megagrow.difficulty.classifier import Settings
+from megagrow.difficulty.distil import Agreement
+from megagrow.difficulty.evaluation import Evaluation
+from megagrow.difficulty.labels import SCHOOL_LEVELS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What to train, on what; see `tools/train_difficulty_classifier.py --help`."""
+
+    inputs: tuple[str, ...]
+    """Files, folders, globs or lists."""
+    output: Path
+    """Folder to write."""
+    levels: tuple[str, ...] = SCHOOL_LEVELS
+    """Names, easiest first."""
+    text_key: str = "text"
+    """Field or column of the text."""
+    label_key: str | None = None
+    """Field or column of the label; None for silver labels."""
+    cuts: tuple[float, ...] | None = None
+    """Grades between silver levels; None for equal numbers of documents."""
+    init: str | None = None
+    """Folder or hub id of a pretrained model; None for a small one from scratch."""
+    layers: int = 2
+    """Layers, from scratch."""
+    hidden_size: int = 128
+    """Width, from scratch."""
+    vocab_size: int = 8192
+    """WordPiece ids, from scratch."""
+    settings: Settings = field(default_factory=Settings)
+    """How to train."""
+    documents: int = 20_000
+    """Documents to take, at most."""
+    held_out: float = 0.1
+    """Share of them that is not trained on."""
+    lm_tokenizer: Path | None = None
+    """Tokenizer of the language model, to distil for; None for no student."""
+    max_tokens: int = 512
+    """Ids of a document that the student reads."""
+    export_onnx: bool = False
+    """Export int8, too."""
+    overwrite: bool = False
+    """Replace what is in `output`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Int8:
+    """The int8 export against the model it was made from, on held-out documents."""
+
+    accuracy: float
+    """Share of documents whose most probable level is their label."""
+    spearman: float
+    """Rank correlation of the expected levels."""
+    mean_difference: float
+    """Mean |difference| of the expected levels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Student:
+    """The linear student on held-out documents."""
+
+    digest: str
+    """sha256 of the scorer."""
+    penalty: float
+    """Ridge penalty."""
+    accuracy: float
+    """Share of documents in their labelled level, the scores cut so that levels are as large."""
+    agreement: Agreement
+    """With the classifier."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What came of a plan."""
+
+    levels: tuple[str, ...]
+    """Names, easiest first."""
+    source: str
+    """Where the labels are from, in words."""
+    rows: int
+    """Rows read."""
+    left_out: dict[str, int]
+    """Rows left out, by reason."""
+    shares: dict[str, float]
+    """Share of the documents in each level."""
+    trained_on: int
+    """Documents in training."""
+    parameters: int
+    """Parameters of the classifier."""
+    final_loss: float
+    """Mean training loss of the last tenth of the steps."""
+    evaluation: Evaluation
+    """The classifier on held-out documents."""
+    student: Student | None
+    """The linear student; None without one."""
+    readability: Agreement
+    """The readability scorer against the classifier, to compare: it needs no training."""
+    int8: Int8 | None
+    """The int8 export; None without one."""
+    digests: dict[str, str]
+    """sha256 of each scorer, by folder."""
