@@ -13,12 +13,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from megagrow.bucketing import summary
 from megagrow.bucketing.job import DamagedInputError, bucket
 from megagrow.bucketing.progress import Progress
+from megagrow.bucketing.ray_tasks import bucket_on_ray
 from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE, Settings
+from megagrow.bucketing.slurm import DEFAULT_TASKS, SlurmSettings, check_idle, submit
 from megagrow.config.quantity import parse_tokens
+from megagrow.data.manifest import read_manifest
 from megagrow.errors import ConfigError, MegagrowError
 
 EPILOG = """\
@@ -47,6 +51,9 @@ examples:
   # more shards by the very same rule
   python tools/bucket_by_difficulty.py more/ --tokenizer tokenizer.json --output data/more \\
       --frozen data/thirds/levels.json
+  # in 64 Slurm tasks of 4 cores
+  python tools/bucket_by_difficulty.py 'dclm/*.zst' --tokenizer tokenizer.json \\
+      --output data/dclm --executor slurm --tasks 64 --slurm-cpus 4 --slurm-time 4:00:00 --wait
 
 exit codes: 0 done; 1 the output cannot be written; 2 input or arguments that cannot be used;
 3 some input files are damaged, all others are done; 130 interrupted. After 1, 3 and 130, or a
@@ -83,8 +90,43 @@ def build_parser() -> argparse.ArgumentParser:
     work.add_argument(
         "--overwrite", action="store_true", help="drop what another job left in the output folder"
     )
+    # For the job that finishes what one with --overwrite began.
+    work.add_argument(
+        "--no-overwrite", dest="overwrite", action="store_false", help=argparse.SUPPRESS
+    )
     work.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_cluster(parser)
     return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    cluster = parser.add_argument_group("cluster", "all nodes must see the inputs and the output")
+    cluster.add_argument(
+        "--executor", choices=("local", "slurm", "ray"), default="local",
+        help="where files are read: in processes of this machine, in an array of Slurm tasks and a "
+        "job that finishes, or in Ray tasks; the result is the same (default: local)",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--tasks", type=int, metavar="N",
+        help=f"tasks (default: {DEFAULT_TASKS} for Slurm, one for each core of the Ray cluster)",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--wait", action="store_true",
+        help="with slurm: stay until the jobs have ended, also those of an earlier launch",
+    )  # fmt: skip
+    cluster.add_argument("--slurm-partition", metavar="NAME", help="partition")
+    cluster.add_argument("--slurm-time", metavar="TIME", help="time limit of each task")
+    cluster.add_argument(
+        "--slurm-cpus", type=int, default=1, metavar="N",
+        help="cores, and worker processes, of each task (default: 1)",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--slurm-mem", default="2G", metavar="SIZE", help="memory for each core (default: 2G)"
+    )
+    cluster.add_argument(
+        "--slurm-option", action="append", default=[], type=_key_value, metavar="KEY=VALUE",
+        help="another option of sbatch, such as account=nlp; may be repeated",
+    )  # fmt: skip
 
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
@@ -155,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     progress = Progress(quiet=options.quiet)
     try:
-        manifest = bucket(_settings(options), progress)
+        manifest = _run(options, sys.argv[1:] if arguments is None else arguments, progress)
+        if isinstance(manifest, int):
+            return manifest
     except DamagedInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
@@ -175,6 +219,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(summary.table(manifest))
     print(f"\nFor a run's configuration:\n{summary.configuration(options.output, manifest)}")
     return 0
+
+
+def _run(
+    options: argparse.Namespace, arguments: Sequence[str], progress: Progress
+) -> dict[str, Any] | int:
+    """The manifest, or the exit code where others work on it or ended without one."""
+    settings = _settings(options)
+    if options.executor == "slurm":
+        wanted = SlurmSettings(
+            tasks=DEFAULT_TASKS if options.tasks is None else options.tasks,
+            cpus=options.slurm_cpus,
+            memory=options.slurm_mem,
+            partition=options.slurm_partition,
+            time=options.slurm_time,
+            options=tuple(options.slurm_option),
+        )
+        command = _local_command(arguments, wanted.cpus)
+        code = submit(settings, wanted, command, progress, wait=options.wait)
+        return (read_manifest(settings.output) or {}) if code is None else code
+    check_idle(settings.output, progress)
+    if options.executor == "ray":
+        return bucket_on_ray(settings, options.tasks, progress)
+    return bucket(settings, progress)
+
+
+def _local_command(arguments: Sequence[str], workers: int) -> list[str]:
+    """Runs what these arguments say with the local executor."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    changed = ["--executor=local", f"--workers={workers}", "--no-overwrite"]  # the last one counts
+    script = str(Path(__file__).resolve())
+    return [sys.executable, script, *arguments[:end], *changed, *arguments[end:]]
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -211,6 +286,11 @@ def _tokens(text: str) -> int:
         return parse_tokens(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key.removeprefix("--"), value
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -240,7 +240,7 @@ def _in_row_order(piece: Piece, cutting: Cutting) -> Iterator[_Block]:
         yield _Block(
             spans=spans,
             source=np.repeat(np.arange(len(spans)), sizes)[order],
-            starts=(ends - every)[order],
+            starts=(ends - every.astype(np.int64))[order],
             lengths=every[order],
             rows=rows,
             scores=records["score"][order],
@@ -323,7 +323,7 @@ class _Writer:
         path = file.path(suffix)
         if path not in self._open:
             self._open[path] = os.open(path, os.O_WRONLY)
-        left = memoryview(np.ascontiguousarray(content).view(np.uint8)).cast("B")
+        left = np.ascontiguousarray(content).data.cast("B")
         while left:
             written = os.pwrite(self._open[path], left, offset)
             left, offset = left[written:], offset + written

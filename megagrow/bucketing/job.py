@@ -102,6 +102,7 @@ def prepare(settings: Settings, output: Output, progress: Progress) -> Job | Non
     if settings.overwrite:
         clear(output)
     if is_finished(output, arguments):
+        shutil.rmtree(output.work, ignore_errors=True)  # of a job killed at its very end
         progress.say(f"{output.folder}: up to date")
         return None
     begin(output, arguments)
@@ -245,6 +246,7 @@ def merge_parts(
         sources,
         dtype=dtype,
         tokens_per_file=job.settings.tokens_per_file,
+        scratch=job.output.work,
     )
     total = sum(source.level.tokens for file in files for source in file.sources) * dtype.itemsize
     stats: dict[str, list[FileStats]] = {name: [] for name in names}

@@ -46,6 +46,9 @@ class BucketFile:
     prefix: Path
     """Path of the files, without suffix."""
 
+    scratch: Path
+    """Folder on the same file system for files that are not whole yet."""
+
     level: int
     """Number of the level."""
 
@@ -71,6 +74,7 @@ def plan(
     *,
     dtype: np.dtype[Any],
     tokens_per_file: int,
+    scratch: Path,
 ) -> list[BucketFile]:
     """Which parts go into which file: `NAME`, or `NAME-00000` and so on where one is too small.
 
@@ -80,13 +84,16 @@ def plan(
         sources: the parts of each level, in the order of the input.
         dtype: element type of the tokens.
         tokens_per_file: begin another file rather than exceed it; a part stays whole.
+        scratch: folder on the same file system for files that are not whole yet.
     """
     files: list[BucketFile] = []
     for level, (name, every) in enumerate(zip(names, sources, strict=True)):
         groups = list(_groups([each for each in every if each.level.documents], tokens_per_file))
         for number, group in enumerate(groups):
             prefix = output / (name if len(groups) == 1 else f"{name}-{number:05d}")
-            files.append(BucketFile(prefix=prefix, level=level, sources=group, dtype=dtype))
+            files.append(
+                BucketFile(prefix=prefix, scratch=scratch, level=level, sources=group, dtype=dtype)
+            )
     return files
 
 
@@ -106,7 +113,7 @@ def _groups(sources: Sequence[Source], tokens_per_file: int) -> Iterator[tuple[S
 
 def merge(file: BucketFile, _: None, report: Report) -> FileStats:
     """Writes one file of a bucket, its index last, and tells of the bytes it copies."""
-    temporary = file.prefix.with_name(f".{file.prefix.name}.{os.getpid()}.tmp")
+    temporary = file.scratch / f"{file.prefix.name}.{os.getpid()}.tmp"
     documents = sum(source.level.documents for source in file.sources)
     tokens = sum(source.level.tokens for source in file.sources)
     try:

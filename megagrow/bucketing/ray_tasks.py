@@ -12,6 +12,7 @@ from megagrow.bucketing.job import Job, finish, prepare
 from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
+from megagrow.bucketing.shards import Shard
 from megagrow.bucketing.slurm import logs_folder
 from megagrow.data.manifest import read_manifest
 from megagrow.errors import DataError
@@ -50,7 +51,7 @@ def bucket_on_ray(settings: Settings, count: int | None, progress: Progress) -> 
         return finish(job, progress)
 
 
-def _run(executor: Any, job: Job, lists: list[list[tasks.Shard]], progress: Progress) -> None:
+def _run(executor: Any, job: Job, lists: list[list[Shard]], progress: Progress) -> None:
     step = tasks.write(job, lists, 1)
     progress.say(f"{len(lists)} Ray tasks")
     try:

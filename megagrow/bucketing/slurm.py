@@ -20,16 +20,21 @@ from pathlib import Path
 
 from megagrow.bucketing import tasks
 from megagrow.bucketing.job import Job, prepare
-from megagrow.bucketing.output import Output, sole_writer
+from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
+from megagrow.bucketing.shards import Shard
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
 
+DEFAULT_TASKS = 16
+"""Tasks of an array where none are asked for."""
+
 _FIRST_POLL_S, _LAST_POLL_S = 1.0, 20.0
 _OWN_OPTIONS = frozenset(
-    ("array", "chdir", "dependency", "error", "export", "job-name", "nodes", "ntasks", "output",
-     "parsable", "requeue", "no-requeue", "wait", "wrap")
+    ("array", "chdir", "cpus-per-task", "dependency", "error", "export", "job-name", "mem",
+     "mem-per-cpu", "nodes", "ntasks", "output", "parsable", "partition", "requeue", "time",
+     "wait", "wrap")
 )  # fmt: skip
 
 
@@ -69,7 +74,10 @@ class SlurmSettings:
                 )
         for name, _ in self.options:
             if name in _OWN_OPTIONS:
-                raise DataError(f"--slurm-option {name}: is set here; leave it out")
+                raise DataError(
+                    f"--slurm-option {name}: is set by this tool or by an option of its "
+                    "own, see --help: leave it out"
+                )
 
     @property
     def sbatch(self) -> dict[str, str]:
@@ -223,9 +231,7 @@ def _submit_both(
     return launch
 
 
-def _submit_array(
-    job: Job, slurm: SlurmSettings, lists: list[list[tasks.Shard]], logs: Path
-) -> str:
+def _submit_array(job: Job, slurm: SlurmSettings, lists: list[list[Shard]], logs: Path) -> str:
     from megagrow.bucketing.task_array import TaskArray, job_id
 
     # One datatrove task is one Slurm task of some cores. Inside, the pool of the local executor

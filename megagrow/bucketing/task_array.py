@@ -1,4 +1,4 @@
-"""datatrove's Slurm executor, made safe for any path. Needs datatrove; tasks unpickle it by name."""
+"""datatrove's Slurm executor, made safe for any path. Tasks unpickle it by its name."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ class TaskArray(SlurmPipelineExecutor):
         )
 
     def launch_merge_stats(self) -> None:
-        """Nothing: the step keeps no statistics, and after a failed task the job for it would
-        wait for ever.
+        """Does nothing.
+
+        The step keeps no statistics, and after a failed task a job that merges them would wait
+        for ever.
         """
 
 

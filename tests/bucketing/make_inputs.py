@@ -12,11 +12,16 @@ import zstandard
 
 from megagrow.tokenization.tokenizer import train_bpe
 
-_EASY = "the cat sat on a mat and it was happy we go to see the big red dog run up the hill".split()
+_EASY = ("the", "cat", "sat", "on", "a", "mat", "and", "it", "was", "happy", "we", "go", "to")
 _HARD = (
-    "stochastic gradient covariance eigenvalue heteroscedastic posterior manifold asymptotic "
-    "regularisation variational ergodic likelihood convolution équation quantum 漢字 naïve"
-).split()
+    "stochastic",
+    "covariance",
+    "eigenvalue",
+    "heteroscedastic",
+    "manifold",
+    "équation",
+    "漢字",
+)
 
 
 def write_shards(
