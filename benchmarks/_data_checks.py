@@ -31,9 +31,7 @@ def documents(prefix: str | Path) -> list[bytes]:
         DataError: no such files, or damaged ones.
     """
     summary = inspect(prefix)
-    lengths = np.fromfile(
-        f"{prefix}.idx", dtype="<i4", count=summary.sequences, offset=_LENGTHS_AT
-    )
+    lengths = np.fromfile(f"{prefix}.idx", dtype="<i4", count=summary.sequences, offset=_LENGTHS_AT)
     # Tools pick different types for the same ids.
     ids: NDArray[Any] = np.fromfile(f"{prefix}.bin", dtype=summary.dtype).astype("<i4")
     return [

@@ -34,7 +34,7 @@ SHARDS_FOR_WORKERS = 12
 TIMES_LARGER = 3
 """How much more text there is in the files that memory is compared on."""
 
-_VERSION = 1  # raise it when the same arguments give other files
+_VERSION = 2  # raise it when the same arguments give other files
 _MEAN_CHARACTERS, _SIGMA = 5_800, 1.0  # of a document; a lognormal distribution
 _TOKENIZER_CHARACTERS = 20_000_000
 _ZSTD_LEVEL = 3
@@ -68,6 +68,9 @@ class Corpus:
     part_documents: int
     """How many they are."""
 
+    joined: str
+    """The input in one file, compressed."""
+
     cut: list[str]
     """The input in more files."""
 
@@ -82,7 +85,7 @@ class Corpus:
 class Size:
     """How much text to make and to measure on."""
 
-    shard_bytes: int
+    shard_characters: int
     """Characters of text in each of three shards, where they are made here."""
 
     vocabulary: int
@@ -92,10 +95,11 @@ class Size:
     """Documents for contenders that would take minutes for all."""
 
 
-def prepare(inputs: Sequence[str], tokenizer: Path | None, size: Size) -> Corpus:
+def prepare(cache: Path, inputs: Sequence[str], tokenizer: Path | None, size: Size) -> Corpus:
     """Makes what is not in the cache yet.
 
     Args:
+        cache: where it is kept.
         inputs: files, folders and globs of JSON Lines; none: text of the installed packages'
             documentation.
         tokenizer: `tokenizer.json`, or GPT-2's two files, or their folder; None: one is trained.
@@ -112,7 +116,7 @@ def prepare(inputs: Sequence[str], tokenizer: Path | None, size: Size) -> Corpus
         "size": asdict(size),
     }
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    folder = CACHE / key
+    folder = cache.resolve() / key
     done = folder / "corpus.json"
     if done.is_file():
         return Corpus(**json.loads(done.read_text()))
@@ -146,6 +150,7 @@ def _shape(folder: Path, locations: list[str], tokenizer: Path | None, size: Siz
         part_zst=_compress(folder / "part.jsonl.zst", part),
         part_bytes=_bytes(texts[0][: size.part]),
         part_documents=len(part),
+        joined=_compress(folder / "joined.jsonl.zst", everything),
         cut=[
             _compress(folder / "cut" / f"{number:02d}.jsonl.zst", each)
             for number, each in enumerate(cut)
@@ -216,7 +221,7 @@ def _make_shards(folder: Path, size: Size) -> list[str]:
     """Three shards of records with the fields of DCLM-baseline, and documents of its sizes."""
     passages = [
         passage.documented
-        for passage in library_passages(1, 3 * size.shard_bytes)
+        for passage in library_passages(1, 3 * size.shard_characters)
         # Some of the peers would take this for the end of a document.
         if "<|" not in passage.text
     ]
@@ -226,7 +231,7 @@ def _make_shards(folder: Path, size: Size) -> list[str]:
     for number in range(3):
         rows = []
         characters = 0
-        while characters < size.shard_bytes:
+        while characters < size.shard_characters:
             text = _document(pool, generator)
             rows.append(orjson.dumps(_record(text, generator)))
             characters += len(text)

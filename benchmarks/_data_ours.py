@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import awkward  # noqa: F401  gigatoken imports it with the first text
+import awkward  # noqa: F401 - gigatoken imports it with the first text
 import numpy as np
-from _data_process import peak_bytes
+from _data_process import cpu_seconds, peak_bytes
 from numpy.typing import NDArray
 
 from megagrow.bucketing import job as jobs
@@ -73,11 +73,11 @@ def cold(argument: Facts) -> Facts:
     """
     settings = _settings(argument, Path(argument["folder"]))
     _thaw(argument, settings.output)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), cpu_seconds()
     manifest = jobs.bucket(settings, Progress(quiet=True))
-    end = time.perf_counter()
     return {
-        "seconds": end - start,
+        "seconds": time.perf_counter() - start,
+        "cpu": cpu_seconds() - used,
         "rejects": manifest["rejects"],
         "peak_bytes": peak_bytes(),
         "tokens": sum(bucket["tokens"] for bucket in manifest["buckets"].values()),
@@ -95,31 +95,32 @@ def steady(argument: Facts) -> Facts:
     settings = _settings(argument, Path(argument["folder"]) / "job")
     job = _prepared(argument, settings)
     opened = job.recipe.open()
-    first = _pass(job, opened, Path(argument["folder"]) / "first")
-    found: dict[str, list[float]] = {"seconds": [], "scoring": [], "merging": []}
+    _pass(job, opened, Path(argument["folder"]) / "first")
+    found: dict[str, list[float]] = {"seconds": [], "cpu": [], "scoring": []}
     for number in range(argument["passes"]):
         scorer = _TimedScorer(opened.scorer)
-        seconds = _pass(job, replace(opened, scorer=scorer), Path(argument["folder"]) / str(number))
-        found["seconds"].append(sum(seconds))
+        seconds, cpu = _pass(
+            job, replace(opened, scorer=scorer), Path(argument["folder"]) / str(number)
+        )
+        found["seconds"].append(seconds)
+        found["cpu"].append(cpu)
         found["scoring"].append(scorer.seconds)
-        found["merging"].append(seconds[1])
-    return {**found, "first": sum(first)}
+    return found
 
 
 def _pass(job: Job, opened: OpenRecipe, folder: Path) -> tuple[float, float]:
-    """Seconds for the parts, and for the buckets made of them."""
+    """Wall-clock and processor time of parts and buckets."""
     output = Output(folder=folder)
     output.parts.mkdir(parents=True)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), cpu_seconds()
     parts: list[Part | Damaged] = [
         part.make(shard, output.parts / job.recipe.key(shard), opened, _nothing)
         for shard in job.shards
     ]
-    made = time.perf_counter()
     jobs.merge_parts(replace(job, output=output), parts, Progress(quiet=True))
-    end = time.perf_counter()
+    found = time.perf_counter() - start, cpu_seconds() - used
     shutil.rmtree(folder)
-    return made - start, end - made
+    return found
 
 
 class _TimedScorer:
@@ -204,9 +205,7 @@ def scale(argument: Facts) -> Facts:
         _Task(shard=shard, folder=folder / "parts" / job.recipe.key(shard)) for shard in job.shards
     ]
     (folder / "parts").mkdir()
-    ours = _Warm(
-        recipe=job.recipe, shards=job.shards, gate=_gate(folder / "gate"), workers=workers
-    )
+    ours = _Warm(recipe=job.recipe, shards=job.shards, gate=_gate(folder / "gate"), workers=workers)
     files = _WarmFiles(
         tokenizer=argument["tokenizer"],
         shards=job.shards,
@@ -220,13 +219,12 @@ def scale(argument: Facts) -> Facts:
 
 
 def _span(function: Any, tasks: Sequence[_Task], shared: Any, workers: int) -> float:
-    spans = [
-        result for _, result in run(function, tasks, shared, workers=workers, report=_nothing)
-    ]
-    for each in spans:
-        if isinstance(each, Damaged):
-            raise RuntimeError(each.error)
-    return float(max(end for _, end in spans) - min(start for start, _ in spans))
+    spans: list[tuple[float, float]] = []
+    for _, result in run(function, tasks, shared, workers=workers, report=_nothing):
+        if isinstance(result, Damaged):
+            raise RuntimeError(result.error)
+        spans.append(result)
+    return max(end for _, end in spans) - min(start for start, _ in spans)
 
 
 def _timed_part(task: _Task, opened: OpenRecipe, report: Report) -> tuple[float, float]:

@@ -20,17 +20,18 @@ from pathlib import Path
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 NODES = ("n1", "n2")
+CPUS = 2  # of each node, whatever the machine has
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _PATIENCE_S = 30.0
 
-# No accounting, no cgroups; a dead node is found out within seconds.
+# No accounting, no cgroups. A requeued job waits as long as credentials last (`cred_expire`).
 _CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
 SlurmctldPort={controller}
 StateSaveLocation={folder}/state
@@ -48,6 +49,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SwitchType=switch/none
 ReturnToService=2
+SlurmdParameters=config_overrides
 SlurmdTimeout=5
 KillWait=2
 SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=0,batch_sched_delay=0
@@ -124,7 +126,7 @@ class SlurmCluster:
 
 @contextmanager
 def slurm_cluster() -> Iterator[SlurmCluster]:
-    """A cluster of two nodes of one core each, in a folder of its own that goes with it."""
+    """A cluster of two nodes, in a folder of its own that goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets want a short path
     folder.chmod(0o755)
     configuration = folder / "slurm.conf"
@@ -134,7 +136,8 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
     )
     host, ports = socket.gethostname().split(".")[0], _free_ports(3)
     nodes = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=8000"
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
+        f"CPUs={CPUS} RealMemory=8000"
         for name, port in zip(NODES, ports[1:], strict=True)
     )
     configuration.write_text(

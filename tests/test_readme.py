@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.bucketing import inputs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,6 +22,15 @@ COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.sp
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.endswith("--plan")] or ["none"])
 def test_plans(command: str) -> None:
     _python(command)
+
+
+def test_data_of_your_own(tmp_path: Path) -> None:
+    inputs.write_shards(tmp_path / "shards")
+    inputs.tokenizer(tmp_path)
+    (block,) = [block for block in BLOCKS if "tools/bucket_by_difficulty.py" in block]
+    for command in block.replace("\\\n", " ").splitlines():
+        _python(command, tmp_path)
+    assert (tmp_path / "data" / "mine" / "high-school.idx").is_file()
 
 
 def test_commands_that_take_long_exist() -> None:
@@ -42,9 +54,15 @@ def test_the_tree_is_the_tree() -> None:
         assert (ROOT / "megagrow" / room / "__init__.py").is_file(), room
 
 
-def _python(command: str) -> None:
+def _python(command: str, folder: Path = ROOT) -> None:
     words = shlex.split(command)
     while not words[0].endswith("python"):
         words = words[1:]
-    done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / words[1]), *words[2:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr

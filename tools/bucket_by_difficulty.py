@@ -20,7 +20,8 @@ from megagrow.bucketing.job import DamagedInputError, bucket
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.ray_tasks import bucket_on_ray
 from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE, Settings
-from megagrow.bucketing.slurm import DEFAULT_TASKS, SlurmSettings, check_idle, submit
+from megagrow.bucketing.slurm import DEFAULT_TASKS, SlurmSettings, submit
+from megagrow.bucketing.slurm_queue import check_idle
 from megagrow.config.quantity import parse_tokens
 from megagrow.data.manifest import read_manifest
 from megagrow.errors import ConfigError, MegagrowError
@@ -247,9 +248,10 @@ def _run(
 def _local_command(arguments: Sequence[str], workers: int) -> list[str]:
     """Runs what these arguments say with the local executor."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [each for each in arguments[:end] if each != "--wait"]  # it is the same job either way
     changed = ["--executor=local", f"--workers={workers}", "--no-overwrite"]  # the last one counts
     script = str(Path(__file__).resolve())
-    return [sys.executable, script, *arguments[:end], *changed, *arguments[end:]]
+    return [sys.executable, script, *kept, *changed, *arguments[end:]]
 
 
 def _settings(options: argparse.Namespace) -> Settings:

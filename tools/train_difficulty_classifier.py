@@ -153,8 +153,8 @@ def _add_student(parser: argparse.ArgumentParser) -> None:
         help="tokenizer of the language model; without it there is no student",
     )  # fmt: skip
     group.add_argument(
-        "--max-tokens", type=int, default=512, metavar="N",
-        help="ids of a document that the student reads (default: 512)",
+        "--max-tokens", type=int, metavar="N",
+        help="ids of a document that the student reads (default: as --max-length)",
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ def fitted(
     else:
         found = _frozen(settings.frozen, scorer, encoding)
     notes = {
+        "kind": scorer.kind,
         "unit": scorer.unit,
         "sample_documents": int(sample.scores.size),
         "sample_tokens": int(sample.tokens.sum()),

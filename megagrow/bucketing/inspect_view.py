@@ -36,9 +36,9 @@ def console(*, columns: int | None = None) -> Console:
 
 def table(views: Sequence[Overview], unit: str) -> Table:
     """All buckets in numbers."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    drawn.add_column("bucket")
-    heads = ("from score", "documents", "tokens", "share", "tokens/doc")
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 1))
+    drawn.add_column("bucket", no_wrap=True, min_width=max(len(view.name) for view in views))
+    heads = ("from", "documents", "tokens", "share", "per doc")
     for head in (*heads, *(_quantile_name(each) for each in QUANTILES)):
         drawn.add_column(head, justify="right", no_wrap=True)
     for number, (view, share) in enumerate(zip(views, shares(list(views)), strict=True)):
@@ -51,7 +51,7 @@ def table(views: Sequence[Overview], unit: str) -> Table:
             f"{view.tokens / view.documents:,.0f}",
             *(f"{each:.4g}" for each in view.quantiles),
         )
-    drawn.caption = f"scores are {unit}; min to max are those of the documents"
+    drawn.caption = f"from: lowest score of the bucket; min to max: scores of its documents, {unit}"
     drawn.caption_justify = "left"
     return drawn
 

@@ -117,8 +117,6 @@ def merge(file: BucketFile, _: None, report: Report) -> FileStats:
     documents = sum(source.level.documents for source in file.sources)
     tokens = sum(source.level.tokens for source in file.sources)
     try:
-        # An index left from an earlier job must never stand beside other tokens.
-        _suffixed(file.prefix, ".idx").unlink(missing_ok=True)
         with temporary.open("wb") as out:
             for source in file.sources:
                 _append(part.tokens_file(source.folder, file.level), out)

@@ -115,6 +115,7 @@ def is_finished(output: Output, arguments: Mapping[str, Any]) -> bool:
     try:
         earlier = json.loads(output.arguments.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        _check_free(output.folder)
         return False
     except (OSError, ValueError) as error:
         raise DataError(f"{output.arguments}: cannot be read ({error}); pass --overwrite") from None
@@ -124,6 +125,15 @@ def is_finished(output: Output, arguments: Mapping[str, Any]) -> bool:
     return False
 
 
+def _check_free(folder: Path) -> None:
+    """Datasets that no job of ours made must not be written over."""
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".idx"))
+    if found:
+        raise DataError(
+            f"{folder} holds {found[0]}, which no job of this tool made: choose another --output"
+        )
+
+
 def begin(output: Output, arguments: Mapping[str, Any]) -> None:
     """Notes what the folder is about to hold."""
     output.parts.mkdir(parents=True, exist_ok=True)
@@ -131,11 +141,14 @@ def begin(output: Output, arguments: Mapping[str, Any]) -> None:
 
 
 def clear(output: Output) -> None:
-    """Forgets an earlier job; parts stay, as some may be those of the next one."""
+    """Drops what an earlier job left; parts stay, as some may be those of the next one."""
+    if read_manifest(output.folder) is None and not output.arguments.exists():
+        return  # no job of ours was here
     for file in (output.manifest, output.arguments, output.levels):
         file.unlink(missing_ok=True)
-    for index in output.folder.glob("*.idx"):  # without it a bucket is none
-        index.unlink()
+    for pattern in ("*.idx", "*.bin", "*.documents.npy"):
+        for file in output.folder.glob(pattern):
+            file.unlink()
 
 
 def drop_stale_parts(output: Output, wanted: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +14,12 @@ from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.shards import Shard
-from megagrow.bucketing.slurm import logs_folder
+from megagrow.bucketing.slurm_queue import logs_folder
 from megagrow.data.manifest import read_manifest
 from megagrow.errors import DataError
 
 _GB_PER_TASK = 1
+_SHOW_S = 10.0
 
 
 def bucket_on_ray(settings: Settings, count: int | None, progress: Progress) -> dict[str, Any]:
@@ -53,22 +55,41 @@ def bucket_on_ray(settings: Settings, count: int | None, progress: Progress) -> 
 
 def _run(executor: Any, job: Job, lists: list[list[Shard]], progress: Progress) -> None:
     step = tasks.write(job, lists, 1)
-    progress.say(f"{len(lists)} Ray tasks")
+    logs = logs_folder(job.settings.output) / step.folder.name
+    progress.say(f"{len(lists)} Ray tasks; logs in {logs}")
     try:
-        executor(
-            pipeline=[step],
-            tasks=len(lists),
-            mem_per_cpu_gb=_GB_PER_TASK,
-            logging_dir=str(logs_folder(job.settings.output) / step.folder.name),
-            skip_completed=False,  # what is done is seen by the parts
-        ).run()
+        with tasks.datatrove_is_quiet(), _watched(job, progress):
+            executor(
+                pipeline=[step],
+                tasks=len(lists),
+                mem_per_cpu_gb=_GB_PER_TASK,
+                logging_dir=str(logs),
+                skip_completed=False,  # what is done is seen by the parts
+            ).run()
     except Exception as error:  # Ray's, datatrove's and their file systems' own
         raise DataError(
             f"Ray stopped: {error}. What is done is kept: run the same command again to go on"
         ) from error
-    left = len(tasks.missing(job))
-    if left:
-        progress.say(f"{left} files were not done by Ray's tasks: doing them here")
+    if left := len(tasks.missing(job)):
+        progress.say(f"{left} files were not done by Ray's tasks, see their logs: doing them here")
+
+
+@contextmanager
+def _watched(job: Job, progress: Progress) -> Iterator[None]:
+    """Says how many parts are there, from time to time, inside the block."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_SHOW_S):
+            progress.say(f"{tasks.parts_in(job.output.parts)} of {len(job.shards)} files done")
+
+    thread = threading.Thread(target=watch, name="parts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -78,6 +78,7 @@ class Layout:
             sources,
             dtype=self.found.dtype,
             tokens_per_file=self.tokens_per_file,
+            scratch=self.output.work / "new",
         )
 
 
@@ -119,7 +120,7 @@ def _new_files(layout: Layout, planned: Sequence[merge.BucketFile]) -> list[NewF
     folder = layout.output.work / "new"
     headers = [_sidecar_header(_documents(file)) for file in planned]
     new = [
-        NewFile(prefix=folder / file.prefix.name, records_at=len(header))
+        NewFile(prefix=file.scratch / file.prefix.name, records_at=len(header))
         for file, header in zip(planned, headers, strict=True)
     ]
     if all(_is_there(*each) for each in zip(planned, new, strict=True)):

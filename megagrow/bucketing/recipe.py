@@ -112,7 +112,10 @@ class Recipe:
     def open(self) -> OpenRecipe:
         """Loads tokenizer, engine and scorer."""
         return OpenRecipe(
-            encoding=self.encoding.open(), scorer=store.load(self.scorer), levels=self.levels
+            encoding=self.encoding.open(),
+            # A worker for each core is the default; threads on top would only take turns.
+            scorer=store.load(self.scorer, threads=1),
+            levels=self.levels,
         )
 
 

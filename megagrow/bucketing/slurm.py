@@ -6,15 +6,12 @@ The launching process freezes thresholds and submits; the last job is the same c
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,17 +21,26 @@ from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.shards import Shard
+from megagrow.bucketing.slurm_queue import (
+    Launch,
+    active,
+    busy,
+    job_names,
+    logs_folder,
+    outcome,
+    read_launch,
+    slurm_command,
+)
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
 
 DEFAULT_TASKS = 16
 """Tasks of an array where none are asked for."""
 
-_FIRST_POLL_S, _LAST_POLL_S = 1.0, 20.0
 _OWN_OPTIONS = frozenset(
     ("array", "chdir", "cpus-per-task", "dependency", "error", "export", "job-name", "mem",
-     "mem-per-cpu", "nodes", "ntasks", "output", "parsable", "partition", "requeue", "time",
-     "wait", "wrap")
+     "mem-per-cpu", "no-requeue", "nodes", "ntasks", "output", "parsable", "partition", "requeue",
+     "time", "wait", "wrap")
 )  # fmt: skip
 
 
@@ -91,32 +97,6 @@ class SlurmSettings:
         }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Launch:
-    """Jobs that were submitted, as `launch.json` keeps them."""
-
-    command: list[str]
-    """What the last job runs."""
-
-    array: str | None
-    """Job that makes parts; None if all were there."""
-
-    finish: str
-    """Job that finishes."""
-
-    parts: int
-    """Parts there will be."""
-
-    folder: str
-    """Working folder the parts are counted in."""
-
-
-def logs_folder(output: Path) -> Path:
-    """Where the jobs' logs are: beside the output folder, as it is to hold data only."""
-    output = output.absolute()
-    return output.with_name(f"{output.name}.logs")
-
-
 def submit(
     settings: Settings,
     slurm: SlurmSettings,
@@ -148,59 +128,20 @@ def submit(
     _check_datatrove()
     names = job_names(settings.output)
     if running := active(names):
-        launch = _read_launch(settings.output)
-        if wait and launch is not None and launch.command == list(command):
+        launch = read_launch(settings.output)
+        if wait and launch is not None and launch.is_this(command, running):
             progress.say(f"following jobs {', '.join(running)}, submitted before")
-            return _outcome(launch, settings.output, progress)
-        raise DataError(_busy(settings.output, running))
+            return outcome(launch, settings.output, progress)
+        raise DataError(busy(settings.output, running))
     with sole_writer(settings.output) as output:
         job = prepare(settings, output, progress)
         if job is None:
             return None
         launch = _submit_both(job, slurm, command, progress)
     if wait:
-        return _outcome(launch, settings.output, progress)
+        return outcome(launch, settings.output, progress)
     _say_how_to_follow(launch, settings.output, progress)
     return 0
-
-
-def check_idle(output: Path, progress: Progress) -> None:
-    """No jobs of an output folder may be at work in it when another executor begins.
-
-    Raises:
-        DataError: they are.
-    """
-    names = job_names(output)
-    if not (logs_folder(output) / "launch.json").exists():
-        return
-    if os.environ.get("SLURM_JOB_NAME") == names[1]:
-        return  # this is the job that finishes
-    try:
-        running = active(names)
-    except DataError as error:
-        progress.say(f"jobs may still work in {output}, which cannot be seen from here: {error}")
-        return
-    if running:
-        raise DataError(_busy(output, running))
-
-
-def job_names(output: Path) -> tuple[str, str]:
-    """Names of the array and of the last job: the same for every launch into a folder.
-
-    A launch is found by them even if the launching process was killed before it noted anything.
-    """
-    digest = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:10]
-    return f"bucket-{digest}", f"bucket-{digest}-finish"
-
-
-def active(names: Sequence[str]) -> list[str]:
-    """Ids of the jobs of these names that wait or run.
-
-    Raises:
-        DataError: Slurm does not answer.
-    """
-    printed = _slurm("squeue", "--noheader", f"--name={','.join(names)}", "--format=%F")
-    return sorted(set(printed.split()), key=lambda found: (len(found), found))
 
 
 def _submit_both(
@@ -214,7 +155,7 @@ def _submit_both(
         finish = _submit_finish(job, slurm, command, array, logs)
     except DataError:
         if array is not None:
-            _slurm("scancel", array)
+            slurm_command("scancel", array)
         raise
     launch = Launch(
         command=list(command),
@@ -256,7 +197,8 @@ def _submit_array(job: Job, slurm: SlurmSettings, lists: list[list[Shard]], logs
         with_srun=False,
     )
     try:
-        array.launch_job()
+        with tasks.datatrove_is_quiet():
+            array.launch_job()
     except subprocess.CalledProcessError:
         raise DataError(
             f"sbatch refused an array of {len(lists)} tasks, for the reason above: change the "
@@ -289,62 +231,8 @@ def _submit_finish(
     if array is not None:
         options["dependency"] = f"afterany:{array}"
     arguments = [f"--{name}={value}" if value else f"--{name}" for name, value in options.items()]
-    printed = _slurm("sbatch", "--parsable", "--requeue", *arguments, str(script))
+    printed = slurm_command("sbatch", "--parsable", "--requeue", *arguments, str(script))
     return printed.strip().split(";")[0]
-
-
-def _outcome(launch: Launch, output: Path, progress: Progress) -> int | None:
-    """Waits until the jobs have ended; exit code of the last, None if all is done."""
-    _follow(launch, job_names(output), progress)
-    logs = logs_folder(output)
-    log = logs / f"finish-{launch.finish}.out"
-    try:
-        code = int((logs / "finish.code").read_text())
-    except (OSError, ValueError):
-        progress.say(
-            f"job {launch.finish} was stopped before its end: see {log}, and run the same command "
-            "again to go on"
-        )
-        return 1
-    if code == 0:
-        return None
-    progress.say(f"job {launch.finish} ended with exit code {code}; the end of {log}:")
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]:
-        progress.say(f"  {line}")
-    return code
-
-
-def _follow(
-    launch: Launch,
-    names: Sequence[str],
-    progress: Progress,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    pause, shown = _FIRST_POLL_S, ""
-    while True:
-        try:
-            running = active(names)
-        except DataError as error:  # a controller that restarts is back soon
-            progress.say(str(error))
-            running = [launch.finish]
-        if not running:
-            return
-        line = f"{_parts(Path(launch.folder))} of {launch.parts} files done"
-        if launch.array not in running:
-            line = f"job {launch.finish} finishes"
-        if line != shown:
-            progress.say(line)
-            shown = line
-        sleep(pause)
-        pause = min(pause * 1.3, _LAST_POLL_S)
-
-
-def _parts(folder: Path) -> int:
-    """Parts that are there."""
-    try:
-        return sum(not each.name.startswith(".") for each in folder.iterdir())
-    except FileNotFoundError:
-        return 0
 
 
 def _say_how_to_follow(launch: Launch, output: Path, progress: Progress) -> None:
@@ -352,22 +240,6 @@ def _say_how_to_follow(launch: Launch, output: Path, progress: Progress) -> None
     progress.say(f"watch: squeue --jobs {','.join(ids)}, or the same command with --wait")
     progress.say(f"stop:  scancel {' '.join(ids)}; run the same command again to go on")
     progress.say(f"done when {output / 'manifest.json'} is there")
-
-
-def _busy(output: Path, running: Sequence[str]) -> str:
-    return (
-        f"{output}: Slurm jobs {', '.join(running)} still work on this folder: wait for them "
-        f"(the command that submitted them, with --wait), or scancel {' '.join(running)} and run "
-        "again; parts that are done are kept"
-    )
-
-
-def _read_launch(output: Path) -> Launch | None:
-    try:
-        text = (logs_folder(output) / "launch.json").read_text(encoding="utf-8")
-        return Launch(**json.loads(text))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _pattern(path: Path, placeholders: str) -> str:
@@ -392,14 +264,3 @@ def _check_datatrove() -> None:
         raise DataError(
             f"--executor slurm needs datatrove ({error}): pip install 'megagrow[slurm]'"
         ) from None
-
-
-def _slurm(*command: str) -> str:
-    """What one of Slurm's commands prints."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise DataError(f"{command[0]} cannot be run: {error}") from None
-    if done.returncode:
-        raise DataError(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout

@@ -19,7 +19,6 @@ from megagrow.bucketing.recipe import Recipe
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.shards import Shard
 from megagrow.data.manifest import FileStats, write_manifest
-from megagrow.difficulty import store
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
 from megagrow.units import format_bytes, format_count
@@ -75,8 +74,8 @@ def write_summary(
             f"{rows} rows were read, but {kept} are in buckets and {rejects.total()} rejected: "
             "a defect in this tool; nothing was published"
         )
-    scorer = store.load(output.scorer)
-    plot_scores(output.plot, fit.load_sample(output.sample), recipe.levels, scorer.unit)
+    unit = found.notes["unit"]
+    plot_scores(output.plot, fit.load_sample(output.sample), recipe.levels, unit)
     encoding = recipe.encoding
     notes = {
         "tokenizer": {
@@ -87,9 +86,9 @@ def write_summary(
         },
         "scorer": {
             "folder": output.scorer.name,
-            "kind": scorer.kind,
-            "unit": scorer.unit,
-            "digest": scorer.digest,
+            "kind": found.notes["kind"],
+            "unit": unit,
+            "digest": recipe.levels.scorer_digest,
         },
         "levels": {
             "file": output.levels.name,

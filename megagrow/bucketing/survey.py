@@ -26,6 +26,8 @@ WINDOW = 1 << 19
 BYTES_PER_DOCUMENT = SIDECAR.itemsize + 4
 """What a pass reads of a document: its record and its length."""
 
+_WORTH_A_WORKER = 20_000_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runs:
@@ -125,8 +127,10 @@ def _each(
     name: str, function: Any, tasks: Sequence[Any], workers: int, progress: Progress
 ) -> list[Any]:
     results: dict[int, Any] = {}
-    total = sum(task.file.documents for task in tasks) * BYTES_PER_DOCUMENT
-    with progress.phase(name, total):
+    documents = sum(task.file.documents for task in tasks)
+    # Starting a process takes about a second, which is long for a few documents.
+    workers = min(workers, 1 + documents // _WORTH_A_WORKER)
+    with progress.phase(name, documents * BYTES_PER_DOCUMENT):
         for number, result in run(
             function, tasks, Nothing(), workers=workers, report=progress.advance
         ):

@@ -10,7 +10,8 @@ import hashlib
 import heapq
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,26 @@ def write(job: Job, lists: Sequence[Sequence[Shard]], workers: int) -> Step:
         _write(folder / _list_name(number), [asdict(shard) for shard in shards])
     _write(folder / _RECIPE, recipe)
     return Step(folder=folder, tasks=len(lists), workers=workers)
+
+
+def parts_in(folder: Path) -> int:
+    """Finished parts in a folder of parts."""
+    try:
+        return sum(not each.name.startswith(".") for each in folder.iterdir())
+    except FileNotFoundError:  # the job is finished
+        return 0
+
+
+@contextmanager
+def datatrove_is_quiet() -> Iterator[None]:
+    """Keeps datatrove from logging in this process inside the block; tasks log as ever."""
+    from datatrove.utils.logging import logger
+
+    logger.disable("datatrove")
+    try:
+        yield
+    finally:
+        logger.enable("datatrove")
 
 
 def _list_name(rank: int) -> str:

@@ -17,7 +17,7 @@ from megagrow.bucketing.merge import Nothing
 from megagrow.bucketing.part import Advance
 from megagrow.bucketing.pool import Damaged, Report, run
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.survey import Runs, survey
+from megagrow.bucketing.survey import WINDOW, Runs, survey
 from megagrow.errors import DataError
 from megagrow.tokenization.tokenizer import load
 
@@ -167,7 +167,7 @@ def _wrong_ids(
 
 
 def _check_rows(found: Finished, runs: Sequence[Runs]) -> Iterator[str]:
-    """No row of an input is in two places, none is beyond its last row."""
+    """What is wrong with where the rows are: none in two places, none beyond the last."""
     where: dict[int, list[tuple[BucketFile, int, int]]] = {}
     for file, each in zip(found.files, runs, strict=True):
         starts = each.starts.tolist()
@@ -175,24 +175,32 @@ def _check_rows(found: Finished, runs: Sequence[Runs]) -> Iterator[str]:
             span = (file, starts[place], starts[place + 1])
             where.setdefault(number, []).append(span)
     for number, spans in sorted(where.items()):
-        rows = int(found.inputs[number]["rows"])
-        # Rows rise within a span, so a slice of rows is a slice of each span.
-        for low in range(0, max(rows, 1), _ROWS):
-            seen = np.zeros(_ROWS if rows > low + _ROWS else rows - low, dtype=np.uint8)
-            for file, first, end in spans:
-                row = file.records(first, end - first)["row"].astype(np.int64) - low
-                if low + int(row[-1]) >= rows:
-                    yield (
-                        f"{file.prefix}: row {low + int(row[-1])} of input file {number}, which "
-                        f"has {rows}"
-                    )
-                    return
-                row = row[(row >= 0) & (row < seen.size)]
+        fault = _wrong_rows(spans, int(found.inputs[number]["rows"]))
+        if fault:
+            yield f"{found.folder}: input file {number}: {fault}"
+
+
+def _wrong_rows(spans: Sequence[tuple[BucketFile, int, int]], rows: int) -> str | None:
+    """What is wrong with the rows of an input file, which rise in each of its spans, or None."""
+    places = [first for _, first, _ in spans]
+    for low in range(0, rows, _ROWS):
+        seen = np.zeros(min(_ROWS, rows - low), dtype=np.bool_)
+        for number, (file, _, end) in enumerate(spans):
+            while places[number] < end:
+                count = min(WINDOW, end - places[number])
+                row = file.records(places[number], count)["row"].astype(np.int64) - low
+                row = row[: np.searchsorted(row, seen.size)]
                 if seen[row].any():
-                    twice = low + int(row[np.argmax(seen[row] > 0)])
-                    yield f"{found.folder}: row {twice} of input file {number} is in two buckets"
-                    return
-                seen[row] = 1
+                    return f"row {low + int(row[np.argmax(seen[row])])} is in two buckets"
+                seen[row] = True
+                places[number] += row.size
+                if row.size < count:
+                    break
+    for (file, _, end), place in zip(spans, places, strict=True):
+        if place < end:
+            row_ = int(file.records(place, 1)["row"][0])
+            return f"{file.prefix.name} has row {row_} of it, but there are {rows}"
+    return None
 
 
 def _sha256(path: Path) -> str:

@@ -24,6 +24,7 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 # Of a text, so many characters for each id that is kept are tokenized: English has 4 to 5.
 _CHARACTERS_PER_ID = 16
+_LONGEST = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -116,7 +117,7 @@ class DistilBert:
 def open_model(
     source: str | Path,
     *,
-    max_length: int = 512,
+    max_length: int | None = None,
     batch_size: int = 32,
     device: str = "auto",
     backend: Backend = "torch",
@@ -126,7 +127,7 @@ def open_model(
 
     Args:
         source: folder or hub id; its weights must be safetensors.
-        max_length: ids of a text to read.
+        max_length: ids of a text to read; None for 512, or all the model can where that is less.
         batch_size: texts in a batch.
         device: `auto` for CUDA where there is one, or a torch device. bfloat16 on CUDA.
         backend: `torch`, or `onnx` for the folder's int8 model on onnxruntime.
@@ -143,7 +144,9 @@ def open_model(
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder}: {_first_line(error)}; is this a classifier?") from None
-        longest = getattr(config, "max_position_embeddings", None) or max_length
+        longest = getattr(config, "max_position_embeddings", None) or max_length or _LONGEST
+        if max_length is None:
+            max_length = min(longest, _LONGEST)
         if not 3 <= max_length <= longest:
             raise DataError(f"{source}: reads from 3 to {longest} ids, not {max_length}")
         levels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
@@ -196,7 +199,8 @@ def quiet_transformers() -> Iterator[Any]:
         import transformers
     except ImportError as error:
         raise DataError(
-            f"classifiers need {error.name}, which is not installed: pip install torch transformers"
+            f"classifiers need {error.name}, which is not installed: "
+            "pip install 'megagrow[classifier]'"
         ) from None
     settings = transformers.utils.logging
     shown, verbosity = settings.is_progress_bar_enabled(), settings.get_verbosity()

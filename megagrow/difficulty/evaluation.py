@@ -113,6 +113,6 @@ def sklearn_metrics() -> Any:
         from sklearn import metrics
     except ImportError:
         raise DataError(
-            "training a classifier needs scikit-learn: pip install scikit-learn"
+            "training a classifier needs scikit-learn: pip install 'megagrow[classifier]'"
         ) from None
     return metrics

@@ -85,7 +85,7 @@ class Grader:
             from nltk.tokenize.punkt import PunktSentenceTokenizer
             from nltk.tokenize.sonority_sequencing import SyllableTokenizer
         except ImportError:
-            raise DataError("silver labels need NLTK: pip install nltk") from None
+            raise DataError("silver labels need NLTK: pip install 'megagrow[classifier]'") from None
         self.max_characters = max_characters
         self._sentences: Any = PunktSentenceTokenizer()
         self._syllables: Any = SyllableTokenizer()

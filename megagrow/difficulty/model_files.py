@@ -46,7 +46,7 @@ def model_folder(source: str) -> Path:
     except ImportError:
         raise DataError(
             f"{source}: no such folder, and fetching it from the Hugging Face hub needs "
-            "transformers: pip install transformers"
+            "transformers: pip install 'megagrow[classifier]'"
         ) from None
     try:
         fetched = snapshot_download(

@@ -20,7 +20,7 @@ from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
 
 _INPUTS = ("input_ids", "attention_mask")
-_NEEDS = "pip install onnx onnxscript onnxruntime"
+_NEEDS = "pip install 'megagrow[onnx]'"
 # Largest difference of a logit between torch and the exported float32 model.
 _TOLERANCE = 1e-3
 
@@ -86,7 +86,7 @@ def open_session(path: Path, threads: int | None) -> Run:
     try:
         import onnxruntime
     except ImportError:
-        raise DataError("the onnx backend needs onnxruntime: pip install onnxruntime") from None
+        raise DataError(f"the onnx backend needs onnxruntime: {_NEEDS}") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:

@@ -43,12 +43,17 @@ class Plan:
     """Share of them that is not trained on."""
     lm_tokenizer: Path | None = None
     """Tokenizer of the language model, to distil for; None for no student."""
-    max_tokens: int = 512
-    """Ids of a document that the student reads."""
+    max_tokens: int | None = None
+    """Ids of a document that the student reads; None for as many as the classifier's own."""
     export_onnx: bool = False
     """Export int8, too."""
     overwrite: bool = False
     """Replace what is in `output`."""
+
+    @property
+    def student_tokens(self) -> int:
+        """Ids of a document that the student reads."""
+        return self.settings.max_length if self.max_tokens is None else self.max_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,7 +44,7 @@ class Progress:
         def show(share: float, words: str = "") -> None:
             nonlocal shown
             now = time.monotonic()
-            if self._quiet or now - shown < wait or share <= 0:
+            if self._quiet or now - shown < wait or share < 0.01:
                 return
             shown = now
             left = format_duration((now - start) * (1 - share) / share)

@@ -106,7 +106,7 @@ def _check(plan: Plan) -> None:
     if not 0 < plan.held_out < 1:
         raise DataError(f"--held-out {plan.held_out}: a share between 0 and 1, such as 0.1")
     settings = plan.settings
-    if min(settings.epochs, settings.batch_size, plan.documents, plan.max_tokens) < 1:
+    if min(settings.epochs, settings.batch_size, plan.documents, plan.student_tokens) < 1:
         raise DataError("--epochs, --batch-size, --documents and --max-tokens start at 1")
     if settings.max_length < 3 or not settings.learning_rate > 0:
         raise DataError("--max-length starts at 3, and --learning-rate above 0")
@@ -225,16 +225,16 @@ def _student(
     """Fits the student on the training documents, saves it, and compares it on the others."""
     held, ranks = documents.held, np.arange(len(plan.levels))
     fitted = distil.fit(
-        _heads(tokenizer, documents.of(~held), plan.max_tokens),
+        _heads(tokenizer, documents.of(~held), plan.student_tokens),
         probabilities[~held] @ ranks,
         levels=plan.levels,
-        max_tokens=plan.max_tokens,
+        max_tokens=plan.student_tokens,
         vocab_size=tokenizer.vocab_size,
         tokenizer_hash=tokenizer.file_hash,
         seed=plan.settings.seed,
     )
     store.save(fitted.scorer, plan.output / "linear")
-    scores = fitted.scorer.score((), _heads(tokenizer, documents.of(held), plan.max_tokens))
+    scores = fitted.scorer.score((), _heads(tokenizer, documents.of(held), plan.student_tokens))
     return Student(
         digest=fitted.scorer.digest,
         penalty=fitted.penalty,

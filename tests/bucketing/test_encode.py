@@ -74,6 +74,13 @@ def test_empty_and_forged_documents_are_rejected(tokenizer_file: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("documents", [[[1], []], [[1], [0, 2]]])
+def test_one_kind_of_reject_alone(tokenizer_file: Path, documents: list[list[int]]) -> None:
+    opened = encoding(tokenizer_file, Fixed(documents))
+    assert opened.tokenizer.eod == 0
+    assert encode(rows("a", "b"), opened).texts == ["a"]
+
+
 def test_nothing_at_all(tokenizer_file: Path) -> None:
     assert encode(rows(), encoding(tokenizer_file)).tokens.documents == 0
     assert encode(rows("a"), encoding(tokenizer_file, Fixed([[]]))).texts == []

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,15 @@ def test_workers_and_engines_change_no_token(settings: Settings, changes: dict[s
             for name in ("manifest.json", "levels.json"):
                 del each[name]
     assert ours == theirs
+
+
+def test_the_size_of_the_chunks_changes_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(settings)
+    monkeypatch.setattr(part, "read", partial(part.read, chunk_bytes=2000))
+    make(settings, output=settings.output.with_name("other"))
+    assert contents(settings.output) == contents(settings.output.with_name("other"))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zstd", ".parquet"])
@@ -247,8 +257,7 @@ def test_a_folder_of_other_arguments_is_refused(
     assert contents(settings.output) == before
     make(settings, **changes, overwrite=True)
     make(settings, output=settings.output.with_name("fresh"), **changes)
-    fresh = contents(settings.output.with_name("fresh"))
-    assert {name: contents(settings.output)[name] for name in fresh} == fresh
+    assert contents(settings.output) == contents(settings.output.with_name("fresh"))
 
 
 def test_changed_inputs_are_noticed(settings: Settings, tmp_path: Path) -> None:
@@ -258,21 +267,31 @@ def test_changed_inputs_are_noticed(settings: Settings, tmp_path: Path) -> None:
         make(settings)
 
 
+@pytest.mark.parametrize("victim", [0, 1])
 def test_an_input_that_changes_meanwhile_is_refused(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: int
 ) -> None:
-    victim = tmp_path / "in" / "shard_00000001_processed.jsonl.zst"
+    """The largest is read first: it changes itself, or another one that is read later."""
+    path = tmp_path / "in" / f"shard_{2 - victim:08d}_processed.jsonl.zst"
     read = part.read
 
-    def change_then_read(*arguments: Any, **named: Any) -> Iterator[Any]:
+    def read_then_change(*arguments: Any, **named: Any) -> Iterator[Any]:
         yield from read(*arguments, **named)
-        inputs.write(victim, b'{"text": "other"}\n')
+        inputs.write(path, b'{"text": "other"}\n')
 
     with monkeypatch.context() as patch:
-        patch.setattr(part, "read", change_then_read)
-        with pytest.raises(DamagedInputError, match=r"00000001.*changed since the job began"):
+        patch.setattr(part, "read", read_then_change)
+        with pytest.raises(DamagedInputError, match=rf"{path.name}: changed since the job began"):
             make(settings)
     assert not (settings.output / "manifest.json").exists()
+
+
+def test_datasets_of_others_are_not_written_over(settings: Settings) -> None:
+    settings.output.mkdir()
+    (settings.output / "easy.bin").write_bytes(b"tokens")
+    with pytest.raises(DataError, match=r"holds easy\.bin, which no job of this tool made"):
+        make(settings)
+    assert (settings.output / "easy.bin").read_bytes() == b"tokens"
 
 
 def test_damaged_files_stop_the_job_after_the_others(settings: Settings, tmp_path: Path) -> None:

@@ -139,6 +139,21 @@ def test_killed_at_every_step(
     assert contents(tmp_path / "out") == expected
 
 
+def test_a_killed_job_leaves_no_workers(tokenizer_file: Path, tmp_path: Path) -> None:
+    inputs.write_shards(tmp_path / "in", shards=12, documents=300)
+    process = start([*command(tokenizer_file, tmp_path, 2), "--engine", "reference"])
+    found: list[int] = []
+    while len(found) < 2:
+        assert process.poll() is None, process.communicate()[0].decode()
+        found = workers(process.pid)
+        time.sleep(0.02)
+    process.kill()
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(each) for each in found):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_two_jobs_in_one_folder(tokenizer_file: Path, tmp_path: Path) -> None:
     inputs.write_shards(tmp_path / "in", shards=2, documents=20)
     arguments = command(tokenizer_file, tmp_path, 1)

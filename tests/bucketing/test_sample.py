@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from megagrow.bucketing import sample as sample_module
+from megagrow.bucketing.rows import read
 from megagrow.bucketing.sample import draw, draws
 from megagrow.bucketing.shards import Shard, find, look_at
 from tests.bucketing import inputs
@@ -46,7 +49,10 @@ def test_empty_shards_are_not_drawn_from(tmp_path: Path) -> None:
     assert draws([empty], documents=5, most_shards=5, seed=1) == []
 
 
-def test_every_place_in_a_shard_has_the_same_chance(tmp_path: Path) -> None:
+def test_every_place_in_a_shard_has_the_same_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_module, "read", partial(read, chunk_bytes=300))
     rows = [{"text": str(number)} for number in range(400)]
     path = inputs.write(tmp_path / "x.jsonl", inputs.jsonl(rows))
     counts = np.zeros(400)

@@ -20,7 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = from_scratch(
         documents, LEVELS, layers=2, hidden_size=64, vocab_size=400, max_length=64, seed=1
     )
-    settings = Settings(epochs=3, max_length=64, batch_size=16, learning_rate=1e-3, seed=1)
+    settings = Settings(epochs=8, max_length=64, batch_size=16, learning_rate=2e-3, seed=1)
     losses = train(model, documents, np.array(labels), settings)
     assert np.mean(losses[-5:]) < losses[0] / 2
     folder = tmp_path_factory.mktemp("classifier") / "model"

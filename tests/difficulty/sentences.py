@@ -7,14 +7,51 @@ import random
 LEVELS = ("easy", "middle", "hard")
 
 _WORDS = {
-    "easy": "cat dog sun hat red big ran sat saw fun play ball tree bird milk home".split(),
-    "middle": "market winter letter garden village teacher weather story travel morning".split(),
-    "hard": (
-        "eigenvalue stochastic homology asymptotic heterogeneous regularisation manifold "
-        "thermodynamic jurisprudence epistemology polymerisation"
-    ).split(),
+    "easy": [
+        "cat",
+        "dog",
+        "sun",
+        "hat",
+        "red",
+        "big",
+        "ran",
+        "sat",
+        "saw",
+        "fun",
+        "play",
+        "ball",
+        "tree",
+        "bird",
+        "milk",
+        "home",
+    ],
+    "middle": [
+        "market",
+        "winter",
+        "letter",
+        "garden",
+        "village",
+        "teacher",
+        "weather",
+        "story",
+        "travel",
+        "morning",
+    ],
+    "hard": [
+        "eigenvalue",
+        "stochastic",
+        "homology",
+        "asymptotic",
+        "heterogeneous",
+        "regularisation",
+        "manifold",
+        "thermodynamic",
+        "jurisprudence",
+        "epistemology",
+        "polymerisation",
+    ],
 }
-_COMMON = "the a of and with in on to is was".split()
+_COMMON = ["the", "a", "of", "and", "with", "in", "on", "to", "is", "was"]
 
 
 def text(level: str, index: int, words: int = 30) -> str:

@@ -21,7 +21,11 @@ VOWELS = "aeiouyAEIOUY"
 def count_slowly(text: str, longest: int = 50) -> tuple[int, int, int]:
     """Words, syllables and sentences of a text, as the module's documentation defines them."""
     content = text.encode().decode("latin-1")  # one character for each byte
-    content = re.sub(rf"(?<={LETTER})(?:'|\xe2\x80\x99)(?={LETTER})", "\xff", content)
+    content = re.sub(
+        rf"(?<={LETTER})(?:'|\xe2\x80\x99)(?={LETTER})",
+        lambda match: "\xff" * len(match[0]),
+        content,
+    )
     content = re.sub(r"\xe2[\x80\x81].?", lambda match: " " * len(match[0]), content, flags=re.S)
     sentences = words = syllables = 0
     for sentence in re.split(r"[.!?](?![A-Za-z0-9.!?\x80-\xff])|(?<=\n)(?=\n)", content):
