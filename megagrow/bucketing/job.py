@@ -31,8 +31,8 @@ from megagrow.bucketing.summary import record_inputs, write_summary
 from megagrow.data.manifest import FileStats, read_manifest
 from megagrow.data.writer import token_dtype
 from megagrow.errors import DataError
-from megagrow.tokenization.engine import open_engine
-from megagrow.tokenization.tokenizer import load
+from megagrow.tokenization.engine import Engine, open_engine
+from megagrow.tokenization.tokenizer import Tokenizer, load
 
 JOB_VERSION = 1
 """Raise it whenever the same arguments give other files."""
@@ -97,8 +97,11 @@ def prepare(settings: Settings, output: Output, progress: Progress) -> Job | Non
         DataError: settings, inputs or an output folder that cannot be used.
     """
     shards = look(settings.inputs, progress)
-    encoding = open_encoding(settings, output)
-    arguments = _arguments(settings, shards, encoding)
+    tokenizer = load(
+        settings.tokenizer, end_of_document=settings.end_of_document, pattern=settings.pattern
+    )
+    engine = open_engine(tokenizer, settings.engine)
+    arguments = _arguments(settings, shards, tokenizer, engine)
     if settings.overwrite:
         clear(output)
     if is_finished(output, arguments):
@@ -106,6 +109,7 @@ def prepare(settings: Settings, output: Output, progress: Progress) -> Job | Non
         progress.say(f"{output.folder}: up to date")
         return None
     begin(output, arguments)
+    encoding = save_encoding(tokenizer, engine, settings.text_key, output.folder)
     found = fitted(settings, shards, encoding, output, progress)
     recipe = Recipe(encoding=encoding, scorer=output.scorer, levels=found.levels)
     drop_stale_parts(output, {recipe.key(shard) for shard in shards})
@@ -133,21 +137,17 @@ def look(inputs: Sequence[str], progress: Progress) -> list[Shard]:
     return shards
 
 
-def open_encoding(settings: Settings, output: Output) -> Encoding:
-    """Puts the tokenizer into the output folder and settles which engine encodes."""
-    tokenizer = load(
-        settings.tokenizer, end_of_document=settings.end_of_document, pattern=settings.pattern
-    )
-    engine = open_engine(tokenizer, settings.engine)
+def save_encoding(tokenizer: Tokenizer, engine: Engine, text_key: str, folder: Path) -> Encoding:
+    """Puts the tokenizer into the output folder, for every worker and later reader."""
     return Encoding(
-        tokenizer=output.folder / tokenizer.save(output.folder),
+        tokenizer=folder / tokenizer.save(folder),
         tokenizer_hash=tokenizer.file_hash,
         end_of_document=tokenizer.end_of_document,
         vocab_size=tokenizer.vocab_size,
         eod=tokenizer.eod,
         engine=engine.name,
         engine_version=engine.version,
-        text_key=settings.text_key,
+        text_key=text_key,
     )
 
 
@@ -267,7 +267,9 @@ def merge_parts(
     return stats
 
 
-def _arguments(settings: Settings, shards: Sequence[Shard], encoding: Encoding) -> dict[str, Any]:
+def _arguments(
+    settings: Settings, shards: Sequence[Shard], tokenizer: Tokenizer, engine: Engine
+) -> dict[str, Any]:
     """What decides the files of the folder."""
     reference = [look_at(each) for each in find(settings.reference)] if settings.reference else []
     facts = asdict(settings)
@@ -276,9 +278,9 @@ def _arguments(settings: Settings, shards: Sequence[Shard], encoding: Encoding) 
     arguments = {
         "job_version": JOB_VERSION,
         "inputs": inputs_digest(shards),
-        "tokenizer": encoding.tokenizer_hash,
-        "end_of_document": encoding.end_of_document,
-        "engine": encoding.engine_version,
+        "tokenizer": tokenizer.file_hash,
+        "end_of_document": tokenizer.end_of_document,
+        "engine": engine.version,
         "reference": inputs_digest(reference) if reference else None,
         "frozen": frozen_digest(settings.frozen),
         **{name: facts[name] for name in decides},
