@@ -66,10 +66,12 @@ class Figures:
         """MB of text a second, by round."""
         return [self.text_bytes / each / 1e6 for each in self.seconds]
 
-    def note(self, outcome: Outcome, seconds: float, cpu: float) -> None:
-        """Adds a round."""
-        self.seconds.append(seconds)
-        self.cpu.append(cpu)
+    def note(
+        self, outcome: Outcome, seconds: float | None = None, cpu: float | None = None
+    ) -> None:
+        """Adds a round; its times are those that the process returned, if not given."""
+        self.seconds.append(outcome.result["seconds"] if seconds is None else seconds)
+        self.cpu.append(outcome.result["cpu"] if cpu is None else cpu)
         self.wall.append(outcome.wall)
         self.peaks.append(int(outcome.result.get("peak_bytes", outcome.peak_bytes)))
 
@@ -113,7 +115,7 @@ class Measured:
         folder.mkdir()
         argument = {"inputs": self._work.corpus.large, "folder": str(folder / "large")}
         large = self._work.one("_data_ours:cold", argument)
-        self._large.note(large, large.result["seconds"], large.result["cpu"])
+        self._large.note(large)
         shutil.rmtree(folder / "large")
         self._index = self._work.one(
             "_data_checks:index", {"documents": documents, "rounds": rounds, "folder": str(folder)}
@@ -122,7 +124,7 @@ class Measured:
     def _ours(self, folder: Path) -> None:
         argument = {"inputs": self._work.corpus.shards, "folder": str(folder / "ours")}
         done = self._work.one("_data_ours:cold", argument)
-        self._figures["ours"].note(done, done.result["seconds"], done.result["cpu"])
+        self._figures["ours"].note(done)
 
     def _steady(self, folder: Path) -> None:
         argument = {
@@ -139,11 +141,11 @@ class Measured:
     def _megatron(self, folder: Path) -> None:
         argument = {"input": self._work.corpus.part, "prefix": str(folder / "megatron")}
         done = self._work.one("_data_peers:preprocess", argument)
-        self._figures["megatron"].note(done, done.result["seconds"], done.result["cpu"])
+        self._figures["megatron"].note(done)
 
     def _datatrove(self, folder: Path) -> None:
         done = self._work.one("_data_peers:datatrove", datatrove_argument(self._work, folder))
-        self._figures["datatrove"].note(done, done.result["seconds"], done.result["cpu"])
+        self._figures["datatrove"].note(done)
 
     def _fast(self, folder: Path) -> None:
         argument = fast_argument(self._work, [self._work.corpus.joined], folder)

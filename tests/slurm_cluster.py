@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -143,6 +144,10 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
     configuration.write_text(
         _CONFIGURATION.format(host=host, folder=folder, controller=ports[0], nodes=nodes)
     )
+    # Cleans up when its input ends, which is also when this process is killed.
+    guard = subprocess.Popen(
+        [sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         _start_munge(cluster)
         (folder / "state").mkdir()
@@ -153,8 +158,7 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
         _wait_for_nodes(cluster)
         yield cluster
     finally:
-        cluster.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        guard.communicate()
 
 
 def _start_munge(cluster: SlurmCluster) -> None:
@@ -220,3 +224,10 @@ def _kill(pid: int | None, *, only: str = "") -> None:
     with suppress(ProcessLookupError, OSError):
         if pid and (not only or Path(f"/proc/{pid}/comm").read_text().startswith(only)):
             os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    place = Path(sys.argv[1])
+    SlurmCluster(folder=place, environment={}).stop()
+    shutil.rmtree(place, ignore_errors=True)

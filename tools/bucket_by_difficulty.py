@@ -9,22 +9,24 @@ Killed at any moment, run it again: it goes on, and ends with the same bytes.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from megagrow.bucketing import summary
+from megagrow.bucketing import rebucket_command, summary
+from megagrow.bucketing.arguments import names, numbers, tokens, usable_cores
 from megagrow.bucketing.job import DamagedInputError, bucket
+from megagrow.bucketing.plan import plan
+from megagrow.bucketing.plan_view import add_arguments as add_plan_arguments
+from megagrow.bucketing.plan_view import render
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.ray_tasks import bucket_on_ray
 from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE, Settings
 from megagrow.bucketing.slurm import DEFAULT_TASKS, SlurmSettings, submit
 from megagrow.bucketing.slurm_queue import check_idle
-from megagrow.config.quantity import parse_tokens
 from megagrow.data.manifest import read_manifest
-from megagrow.errors import ConfigError, MegagrowError
+from megagrow.errors import MegagrowError
 
 EPILOG = """\
 inputs: .jsonl, .jsonl.zst (or .zstd), .jsonl.gz and .parquet, told apart by content; files,
@@ -56,6 +58,12 @@ examples:
   python tools/bucket_by_difficulty.py 'dclm/*.zst' --tokenizer tokenizer.json \\
       --output data/dclm --executor slurm --tasks 64 --slurm-cpus 4 --slurm-time 4:00:00 --wait
 
+  # what it would cost, from a sample; writes nothing
+  python tools/bucket_by_difficulty.py shards/ --tokenizer tokenizer.json --output data/thirds \
+      --plan --price-per-core-hour 0.04
+  # other levels of buckets that are there, without their text (--rebucket --help)
+  python tools/bucket_by_difficulty.py --rebucket data/thirds --output data/two --levels plain,hard
+
 exit codes: 0 done; 1 the output cannot be written; 2 input or arguments that cannot be used;
 3 some input files are damaged, all others are done; 130 interrupted. After 1, 3 and 130, or a
 kill, run again to go on.
@@ -77,11 +85,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_levels(parser)
     work = parser.add_argument_group("work")
     work.add_argument(
-        "-j", "--workers", type=int, default=_usable_cores(), metavar="N",
+        "-j", "--workers", type=int, default=usable_cores(), metavar="N",
         help="processes (default: the usable cores, %(default)s)",
     )  # fmt: skip
     work.add_argument(
-        "--tokens-per-file", type=_tokens, default=DEFAULT_TOKENS_PER_FILE, metavar="TOKENS",
+        "--tokens-per-file", type=tokens, default=DEFAULT_TOKENS_PER_FILE, metavar="TOKENS",
         help="write a larger bucket as several files (default: 50B)",
     )  # fmt: skip
     work.add_argument(
@@ -96,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--no-overwrite", dest="overwrite", action="store_false", help=argparse.SUPPRESS
     )
     work.add_argument("--quiet", action="store_true", help="show no progress")
+    add_plan_arguments(parser)
     _add_cluster(parser)
     return parser
 
@@ -158,16 +167,16 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
 def _add_levels(parser: argparse.ArgumentParser) -> None:
     levels = parser.add_argument_group("levels")
     levels.add_argument(
-        "--levels", type=_names, default=DEFAULT_LEVELS, metavar="NAME,...",
+        "--levels", type=names, default=DEFAULT_LEVELS, metavar="NAME,...",
         help=f"names, easiest first (default: {','.join(DEFAULT_LEVELS)})",
     )  # fmt: skip
     cut = levels.add_mutually_exclusive_group()
     cut.add_argument(
-        "--shares", type=_numbers, metavar="SHARE,...",
+        "--shares", type=numbers, metavar="SHARE,...",
         help="share of all tokens for each level (default: equal ones)",
     )  # fmt: skip
     cut.add_argument(
-        "--thresholds", type=_numbers, metavar="SCORE,...", help="scores between the levels"
+        "--thresholds", type=numbers, metavar="SCORE,...", help="scores between the levels"
     )
     cut.add_argument(
         "--frozen", type=Path, metavar="FILE",
@@ -181,7 +190,7 @@ def _add_levels(parser: argparse.ArgumentParser) -> None:
         help="general text to count tokens in for surprisal (default: the sample of the inputs)",
     )  # fmt: skip
     levels.add_argument(
-        "--sample-documents", type=_tokens, default=20_000, metavar="N",
+        "--sample-documents", type=tokens, default=20_000, metavar="N",
         help="documents to fit on (default: 20K)",
     )  # fmt: skip
     levels.add_argument(
@@ -195,10 +204,13 @@ def _add_levels(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code that its help lists."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if rebucket_command.is_asked_for(given):
+        return rebucket_command.main(given)
+    options = build_parser().parse_args(given)
     progress = Progress(quiet=options.quiet)
     try:
-        manifest = _run(options, sys.argv[1:] if arguments is None else arguments, progress)
+        manifest = _run(options, given, progress)
         if isinstance(manifest, int):
             return manifest
     except DamagedInputError as error:
@@ -227,6 +239,9 @@ def _run(
 ) -> dict[str, Any] | int:
     """The manifest, or the exit code where others work on it or ended without one."""
     settings = _settings(options)
+    if options.plan:
+        print(render(plan(settings, price_per_core_hour=options.price_per_core_hour)))
+        return 0
     if options.executor == "slurm":
         wanted = SlurmSettings(
             tasks=DEFAULT_TASKS if options.tasks is None else options.tasks,
@@ -279,33 +294,9 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _tokens(text: str) -> int:
-    try:
-        return parse_tokens(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _key_value(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     return key.removeprefix("--"), value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(each.strip() for each in text.split(","))
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(each) for each in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: write numbers with commas between them, such as 0.5,0.3,0.2"
-        ) from None
 
 
 if __name__ == "__main__":

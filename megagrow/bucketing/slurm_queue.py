@@ -18,6 +18,7 @@ from megagrow.errors import DataError
 
 _FIRST_POLL_S, _LAST_POLL_S = 1.0, 20.0
 _PATIENCE_S = 5.0
+_MOST_FAILURES = 30  # in a row; minutes
 _LOG_LINES = 20
 
 
@@ -112,6 +113,9 @@ def outcome(launch: Launch, output: Path, progress: Progress) -> int | None:
     Returns:
         The last job's exit code; 1 if it was stopped before its end; None if the output is
         complete.
+
+    Raises:
+        DataError: Slurm has not answered for minutes.
     """
     _follow(launch, job_names(output), progress)
     logs = logs_folder(output)
@@ -144,11 +148,14 @@ def _appears(file: Path) -> bool:
 
 
 def _follow(launch: Launch, names: Sequence[str], progress: Progress) -> None:
-    pause, shown = _FIRST_POLL_S, ""
+    pause, shown, failures = _FIRST_POLL_S, "", 0
     while True:
         try:
-            running = active(names)
+            running, failures = active(names), 0
         except DataError as error:  # a controller that restarts is back soon
+            failures += 1
+            if failures > _MOST_FAILURES:
+                raise
             progress.say(str(error))
             running = [launch.finish]
         if not running:
