@@ -185,8 +185,7 @@ def test_the_batch_script_quotes_paths(tmp_path: Path) -> None:
     last = script.splitlines()[-1]
     assert last.startswith(f"exec {sys.executable} ")
     assert last.endswith(f" '{folder}/executor.pik'")
-    syntax = subprocess.run(["bash", "-n"], input=script, text=True, check=False)
-    assert syntax.returncode == 0
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert "partition" not in array.get_sbatch_args()
     assert [job_id("12\n"), job_id("12;cluster\n")] == ["12", "12"]
 
