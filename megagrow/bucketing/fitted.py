@@ -10,6 +10,7 @@ from typing import Any
 from megagrow.bucketing import fit, levels
 from megagrow.bucketing.levels import Levels
 from megagrow.bucketing.output import Output
+from megagrow.bucketing.plot import plot_scores
 from megagrow.bucketing.pool import Damaged, run
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recipe import Encoding, OpenEncoding
@@ -38,6 +39,7 @@ def fitted(
     settings: Settings,
     shards: Sequence[Shard],
     encoding: Encoding,
+    opened: OpenEncoding,
     output: Output,
     progress: Progress,
 ) -> Fitted:
@@ -54,7 +56,6 @@ def fitted(
     texts = draw_sample(settings, shards, settings.sample_documents, progress)
     if not texts:
         raise DataError("no input file holds a text: is --text-key right? Nothing was written")
-    opened = encoding.open()
     compared = _check_engine(opened, texts, settings.seed, progress)
     scorer = _scorer(settings, texts, opened, encoding, progress)
     _replace(output.scorer, scorer)
@@ -64,6 +65,7 @@ def fitted(
         found = fit.fit_levels(settings, scorer, sample, encoding.tokenizer_hash)
     else:
         found = _frozen(settings.frozen, scorer, encoding)
+    plot_scores(output.plot, sample, found, scorer.unit)
     notes = {
         "kind": scorer.kind,
         "unit": scorer.unit,

@@ -22,9 +22,9 @@ from megagrow.bucketing.output import (
     sole_writer,
 )
 from megagrow.bucketing.part import Advance, Part
-from megagrow.bucketing.pool import Damaged, Report, run
+from megagrow.bucketing.pool import Damaged, Ready, Report, run
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.recipe import Encoding, OpenRecipe, Recipe
+from megagrow.bucketing.recipe import Encoding, OpenEncoding, OpenRecipe, Recipe
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.shards import Shard, check_distinct, find, look_at
 from megagrow.bucketing.summary import record_inputs, write_summary
@@ -65,6 +65,9 @@ class Job:
 
     arguments: dict[str, Any]
     """What decides the files of the output folder."""
+
+    opened: OpenEncoding
+    """Tokenizer and engine, open in this process."""
 
 
 def bucket(settings: Settings, progress: Progress) -> dict[str, Any]:
@@ -110,7 +113,8 @@ def prepare(settings: Settings, output: Output, progress: Progress) -> Job | Non
         return None
     begin(output, arguments)
     encoding = save_encoding(tokenizer, engine, settings.text_key, output.folder)
-    found = fitted(settings, shards, encoding, output, progress)
+    opened = OpenEncoding(tokenizer=tokenizer, engine=engine, text_key=settings.text_key)
+    found = fitted(settings, shards, encoding, opened, output, progress)
     recipe = Recipe(encoding=encoding, scorer=output.scorer, levels=found.levels)
     drop_stale_parts(output, {recipe.key(shard) for shard in shards})
     return Job(
@@ -120,6 +124,7 @@ def prepare(settings: Settings, output: Output, progress: Progress) -> Job | Non
         recipe=recipe,
         fitted=found,
         arguments=arguments,
+        opened=opened,
     )
 
 
@@ -157,7 +162,14 @@ def finish(job: Job, progress: Progress) -> dict[str, Any]:
     Raises:
         DamagedInputError: as `bucket`.
     """
-    parts = make_parts(job.shards, job.recipe, job.output.parts, job.settings.workers, progress)
+    parts = make_parts(
+        job.shards,
+        job.recipe,
+        job.output.parts,
+        job.settings.workers,
+        progress,
+        opened=job.opened,
+    )
     damaged = [each.error for each in parts if isinstance(each, Damaged)]
     if damaged and not job.settings.skip_damaged:
         raise DamagedInputError(
@@ -181,9 +193,24 @@ class _PartTask:
 
 
 def make_parts(
-    shards: Sequence[Shard], recipe: Recipe, folder: Path, workers: int, progress: Progress
+    shards: Sequence[Shard],
+    recipe: Recipe,
+    folder: Path,
+    workers: int,
+    progress: Progress,
+    *,
+    opened: OpenEncoding | None = None,
 ) -> list[Part | Damaged]:
-    """What became of each shard; those that are done already are not read again."""
+    """What became of each shard; those that are done already are not read again.
+
+    Args:
+        shards: the input files.
+        recipe: how they become parts.
+        folder: of the parts.
+        workers: processes to work in.
+        progress: where to show how far it is.
+        opened: tokenizer and engine that are open in this process, for a single worker to use.
+    """
     itemsize = token_dtype(recipe.encoding.vocab_size).itemsize
     folders = [folder / recipe.key(shard) for shard in shards]
     parts: list[Part | Damaged | None] = [
@@ -200,9 +227,11 @@ def make_parts(
     if done_bytes:
         progress.say(f"{len(shards) - len(todo)} files are done already")
     tasks = [_PartTask(shard=shards[number], folder=folders[number]) for number in todo]
+    alone = min(workers, len(tasks)) == 1 and opened is not None
+    shared = Ready(opened=recipe.open(opened)) if alone else recipe
     with progress.phase("bucketing", sum(shard.size for shard in shards), done_bytes):
         for number, result in run(
-            _make_part, tasks, recipe, workers=workers, report=progress.advance
+            _make_part, tasks, shared, workers=workers, report=progress.advance
         ):
             parts[todo[number]] = result
     return [each for each in parts if each is not None]
@@ -249,21 +278,16 @@ def merge_parts(
         scratch=job.output.work,
     )
     total = sum(source.level.tokens for file in files for source in file.sources) * dtype.itemsize
-    stats: dict[str, list[FileStats]] = {name: [] for name in names}
-    done: dict[int, FileStats] = {}
 
     def copied(size: int) -> None:
         progress.advance(Advance(input_bytes=size, text_bytes=0, tokens=0, documents=0))
 
-    with progress.phase("merging", total):
-        for number, result in run(
-            merge.merge, files, merge.Nothing(), workers=job.settings.workers, report=copied
-        ):
-            if isinstance(result, Damaged):
-                raise DataError(result.error)
-            done[number] = result
-    for number, file in enumerate(files):
-        stats[names[file.level]].append(done[number])
+    stats: dict[str, list[FileStats]] = {name: [] for name in names}
+    # Threads: the kernel copies, and processes would take longer to start than many a merge.
+    with progress.phase("merging", total), ThreadPoolExecutor(job.settings.workers) as threads:
+        merged = threads.map(lambda file: merge.merge(file, copied), files)
+        for file, found in zip(files, merged, strict=True):
+            stats[names[file.level]].append(found)
     return stats
 
 

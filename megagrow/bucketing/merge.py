@@ -59,14 +59,6 @@ class BucketFile:
     """Element type of the tokens."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Nothing:
-    """What a worker needs to merge: nothing."""
-
-    def open(self) -> None:
-        """Nothing."""
-
-
 def plan(
     output: Path,
     names: Sequence[str],
@@ -111,9 +103,9 @@ def _groups(sources: Sequence[Source], tokens_per_file: int) -> Iterator[tuple[S
         yield tuple(group)
 
 
-def merge(file: BucketFile, _: None, report: Report) -> FileStats:
+def merge(file: BucketFile, report: Report) -> FileStats:
     """Writes one file of a bucket, its index last, and tells of the bytes it copies."""
-    temporary = file.scratch / f"{file.prefix.name}.{os.getpid()}.tmp"
+    temporary = file.scratch / f"{file.prefix.name}.tmp"
     documents = sum(source.level.documents for source in file.sources)
     tokens = sum(source.level.tokens for source in file.sources)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -98,7 +99,8 @@ def make(shard: Shard, folder: Path, recipe: OpenRecipe, report: Callable[[Advan
         OSError: the part cannot be written, for example because the disk is full.
     """
     check_unchanged(shard)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    # Tasks on other machines may work in the same folder.
+    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -111,8 +113,11 @@ def make(shard: Shard, folder: Path, recipe: OpenRecipe, report: Callable[[Advan
             report(Advance(input_bytes=shard.size - consumed, text_bytes=0, tokens=0, documents=0))
             part = writer.finish()
         check_unchanged(shard)
-        if not folder.exists():
+        try:
             publish(temporary, folder)
+        except OSError:
+            if not folder.exists():  # else another process has made the same part meanwhile
+                raise
         return part
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -38,6 +38,26 @@ class Opens(Protocol[Opened]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Nothing:
+    """For tasks that need nothing opened."""
+
+    def open(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """What is open already in this process; for one worker, as it cannot be sent."""
+
+    opened: Any
+    """What the tasks need."""
+
+    def open(self) -> Any:
+        """Just that."""
+        return self.opened
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Damaged:
     """A task that cannot be done because of what its file holds."""
 

@@ -109,10 +109,10 @@ class Recipe:
         """Name of the folder for what a shard becomes."""
         return hashlib.sha256(f"{self.digest} {shard.fingerprint}".encode()).hexdigest()[:24]
 
-    def open(self) -> OpenRecipe:
-        """Loads tokenizer, engine and scorer."""
+    def open(self, encoding: OpenEncoding | None = None) -> OpenRecipe:
+        """Loads the scorer, and tokenizer and engine where they are not open already."""
         return OpenRecipe(
-            encoding=self.encoding.open(),
+            encoding=encoding or self.encoding.open(),
             # A worker for each core is the default; threads on top would only take turns.
             scorer=store.load(self.scorer, threads=1),
             levels=self.levels,

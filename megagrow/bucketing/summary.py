@@ -1,4 +1,4 @@
-"""What a finished job leaves to read: `inputs.jsonl`, the plot, the manifest, a table."""
+"""What a finished job leaves to read: `inputs.jsonl`, the manifest, a table."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megagrow.bucketing import fit
 from megagrow.bucketing.fitted import Fitted
 from megagrow.bucketing.output import Output
 from megagrow.bucketing.part import Part, documents
-from megagrow.bucketing.plot import plot_scores
 from megagrow.bucketing.pool import Damaged
 from megagrow.bucketing.recipe import Recipe
 from megagrow.bucketing.settings import Settings
@@ -62,7 +60,7 @@ def write_summary(
     arguments: Mapping[str, Any],
     settings: Settings,
 ) -> dict[str, Any]:
-    """Writes plot and manifest, after checking that every row is accounted for."""
+    """Writes the manifest, after checking that every row is accounted for."""
     whole = [part for part in parts if isinstance(part, Part)]
     rejects: Counter[str] = Counter()
     for part in whole:
@@ -75,7 +73,6 @@ def write_summary(
             "a defect in this tool; nothing was published"
         )
     unit = found.notes["unit"]
-    plot_scores(output.plot, fit.load_sample(output.sample), recipe.levels, unit)
     encoding = recipe.encoding
     notes = {
         "tokenizer": {

@@ -13,9 +13,8 @@ from megagrow.bucketing import exact
 from megagrow.bucketing.exact import Histogram
 from megagrow.bucketing.finished import BucketFile, Finished
 from megagrow.bucketing.levels import Levels
-from megagrow.bucketing.merge import Nothing
 from megagrow.bucketing.part import Advance
-from megagrow.bucketing.pool import Damaged, Report, run
+from megagrow.bucketing.pool import Damaged, Nothing, Report, run
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.sidecar import SIDECAR, sidecar_file
 from megagrow.errors import DataError

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megagrow.bucketing.finished import BucketFile, Finished
-from megagrow.bucketing.merge import Nothing
 from megagrow.bucketing.part import Advance
-from megagrow.bucketing.pool import Damaged, Report, run
+from megagrow.bucketing.pool import Damaged, Nothing, Report, run
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.survey import WINDOW, Runs, survey
 from megagrow.errors import DataError

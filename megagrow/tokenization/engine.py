@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import logging
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ ENGINES = ("auto", "gigatoken", "reference")
 _SLOWDOWN = {"tokenizer.json": 40, "tiktoken": 8, "sentencepiece": 8}
 
 # gigatoken's cache takes about 95 bytes for a distinct word, and a new start about half a second.
-_RENEWAL_CHARACTERS = 500_000_000
-_RENEWAL_BYTES = 128 << 20
+_RENEWAL_CHARACTERS = 100_000_000
+_RENEWAL_BYTES = 64 << 20
 
 
 class Engine(Protocol):
@@ -78,6 +79,7 @@ class GigatokenEngine:
     def __init__(self, tokenizer: Tokenizer, *, parallel: bool) -> None:
         self._tokenizer, self._parallel = tokenizer, parallel
         self._engine: Any = tokenizer.open_gigatoken()
+        _give_back_memory()
         self._encoded = 0
         self._resident: int | None = None
         self.version = _package_and_version("gigatoken")
@@ -108,7 +110,9 @@ class GigatokenEngine:
         grown = resident - self._resident
         if self._encoded >= _RENEWAL_CHARACTERS and grown > _RENEWAL_BYTES:
             self._engine = None  # two at a time would be the peak
+            _give_back_memory()
             self._engine = self._tokenizer.open_gigatoken()
+            _give_back_memory()
             self._encoded, self._resident = 0, None
 
 
@@ -152,6 +156,13 @@ def open_engine(tokenizer: Tokenizer, name: str = "auto", *, parallel: bool = Fa
         *(tokenizer.path, reason, reference.version, _SLOWDOWN[tokenizer.format], mend),
     )
     return reference
+
+
+def _give_back_memory() -> None:
+    """Returns what was freed to the system: opening a vocabulary frees many small pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        trim(0)
 
 
 def _token_batch(layout: Any) -> TokenBatch:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+import orjson
 
 from megagrow.errors import DataError
 from megagrow.tokenization.formats.codec import Codec
@@ -72,7 +73,7 @@ def _sibling(file: Path, ending: str, other: str) -> Path:
 
 def _is_vocabulary(file: Path, content: bytes) -> bool:
     try:
-        description = json.loads(content)
+        description = orjson.loads(content)
     except ValueError:
         return False
     return (

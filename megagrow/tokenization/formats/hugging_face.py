@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 from tokenizers import Tokenizer as Engine
 from tokenizers import pre_tokenizers
 
@@ -37,7 +38,7 @@ class HuggingFace:
     def __init__(self, content: bytes, path: Path, end_of_document: str | None) -> None:
         self._content = content
         try:
-            description = json.loads(content)
+            description = orjson.loads(content)
             ids = _ids(description)
         except Exception as error:
             raise _not_a_tokenizer(path, error) from error
@@ -45,7 +46,7 @@ class HuggingFace:
         self.end_of_document = choose_end(path, end_of_document, ids.__contains__, specials)
         _protect(description, self.end_of_document, ids[self.end_of_document])
         try:
-            self._engine = Engine.from_str(json.dumps(description))
+            self._engine = Engine.from_str(orjson.dumps(description).decode())
         except Exception as error:  # the library raises bare Exception
             raise _not_a_tokenizer(path, error) from error
         self._engine.no_truncation()
@@ -80,12 +81,12 @@ class HuggingFace:
     def open_gigatoken(self) -> Any:
         """The same tokenizer for gigatoken, which recognises every added token it is told of."""
         gigatoken = gigatoken_module()
-        description = json.loads(self._content)
+        description = orjson.loads(self._content)
         _protect(description, self.end_of_document, self.eod)
         added = [each for each in description["added_tokens"] if not each.get("special")]
         unused = {"post_processor": None, "truncation": None, "padding": None}
         return gigatoken.Tokenizer.from_json(
-            json.dumps({**description, **unused, "added_tokens": added})
+            orjson.dumps({**description, **unused, "added_tokens": added})
         )
 
 
