@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megagrow.bucketing import sidecar
+from megagrow.bucketing.writing import sidecar
 from megagrow.data.indexed import inspect
 from megagrow.data.writer import write_index
 

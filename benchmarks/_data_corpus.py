@@ -18,8 +18,8 @@ import orjson
 import zstandard
 from _harness import ROOT
 
-from megagrow.bucketing.blocks import lines
-from megagrow.bucketing.shards import find, look_at
+from megagrow.bucketing.reading.blocks import lines
+from megagrow.bucketing.reading.shards import find, look_at
 from megagrow.data.sample_text.library import library_passages
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically

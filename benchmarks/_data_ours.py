@@ -16,17 +16,17 @@ from _data_process import cpu_seconds, peak_bytes
 from numpy.typing import NDArray
 
 from megagrow.bucketing import job as jobs
-from megagrow.bucketing import part
-from megagrow.bucketing.encode import encode
 from megagrow.bucketing.job import Job
 from megagrow.bucketing.output import Output, sole_writer
-from megagrow.bucketing.part import Advance, Part
 from megagrow.bucketing.pool import Damaged, Report, run
 from megagrow.bucketing.progress import Progress
+from megagrow.bucketing.reading.rows import read
+from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.recipe import OpenRecipe, Recipe
-from megagrow.bucketing.rows import read
 from megagrow.bucketing.settings import Settings
-from megagrow.bucketing.shards import Shard
+from megagrow.bucketing.writing import part
+from megagrow.bucketing.writing.encode import encode
+from megagrow.bucketing.writing.part import Advance, Part
 from megagrow.difficulty.scorer import Scorer
 from megagrow.tokenization.batch import TokenBatch
 

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from megagrow.bucketing import merge, part
-from megagrow.bucketing.fitted import Fitted, fitted
+from megagrow.bucketing.fitting.fitted import Fitted, fitted
 from megagrow.bucketing.output import (
     Output,
     begin,
@@ -21,13 +20,14 @@ from megagrow.bucketing.output import (
     is_finished,
     sole_writer,
 )
-from megagrow.bucketing.part import Advance, Part
 from megagrow.bucketing.pool import Damaged, Ready, Report, run
 from megagrow.bucketing.progress import Progress
+from megagrow.bucketing.reading.shards import Shard, check_distinct, find, look_at
 from megagrow.bucketing.recipe import Encoding, OpenEncoding, OpenRecipe, Recipe
 from megagrow.bucketing.settings import Settings
-from megagrow.bucketing.shards import Shard, check_distinct, find, look_at
 from megagrow.bucketing.summary import record_inputs, write_summary
+from megagrow.bucketing.writing import merge, part
+from megagrow.bucketing.writing.part import Advance, Part
 from megagrow.data.manifest import FileStats, read_manifest
 from megagrow.data.writer import token_dtype
 from megagrow.errors import DataError

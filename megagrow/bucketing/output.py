@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from megagrow.bucketing.levels import LEVELS_NAME
-from megagrow.bucketing.shards import Shard
+from megagrow.bucketing.reading.shards import Shard
 from megagrow.data.manifest import MANIFEST_NAME, read_manifest
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from megagrow.bucketing.levels import Levels
-from megagrow.bucketing.shards import Shard
+from megagrow.bucketing.reading.shards import Shard
 from megagrow.data.writer import token_dtype
 from megagrow.difficulty import store
 from megagrow.difficulty.scorer import Scorer

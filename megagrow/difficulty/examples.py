@@ -13,11 +13,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from megagrow.bucketing.blocks import lines
-from megagrow.bucketing.parquet import columns
-from megagrow.bucketing.rows import read
-from megagrow.bucketing.sample import draws
-from megagrow.bucketing.shards import Shard, find, look_at
+from megagrow.bucketing.fitting.sample import draws
+from megagrow.bucketing.reading.blocks import lines
+from megagrow.bucketing.reading.parquet import columns
+from megagrow.bucketing.reading.rows import read
+from megagrow.bucketing.reading.shards import Shard, find, look_at
 from megagrow.errors import DataError
 
 MOST_SHARDS = 16

@@ -16,7 +16,7 @@ import orjson
 import pytest
 import zstandard
 
-from megagrow.bucketing import sidecar
+from megagrow.bucketing.writing import sidecar
 from megagrow.data.writer import BucketWriter
 from megagrow.errors import DataError
 

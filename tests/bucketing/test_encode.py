@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megagrow.bucketing.encode import encode
+from megagrow.bucketing.reading.rows import Rows
 from megagrow.bucketing.recipe import OpenEncoding
-from megagrow.bucketing.rows import Rows
+from megagrow.bucketing.writing.encode import encode
 from megagrow.errors import DataError
 from megagrow.tokenization.batch import TokenBatch
 from megagrow.tokenization.engine import Engine, open_engine

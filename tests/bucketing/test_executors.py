@@ -19,13 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megagrow.bucketing import tasks
+from megagrow.bucketing.cluster import tasks
+from megagrow.bucketing.cluster.slurm import SlurmSettings
+from megagrow.bucketing.command.bucket import _local_command
+from megagrow.bucketing.command.parser import build_parser
 from megagrow.bucketing.job import finish, prepare
 from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
+from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.settings import Settings
-from megagrow.bucketing.shards import Shard
-from megagrow.bucketing.slurm import SlurmSettings
 from megagrow.errors import DataError
 from tests.bucketing import inputs
 from tests.slurm_cluster import SlurmCluster, missing, slurm_cluster
@@ -173,7 +175,7 @@ def test_options_that_would_break_a_script_are_refused(options: dict[str, Any], 
 
 @needs_datatrove
 def test_the_batch_script_quotes_paths(tmp_path: Path) -> None:
-    from megagrow.bucketing.task_array import TaskArray, job_id
+    from megagrow.bucketing.cluster.task_array import TaskArray, job_id
 
     folder = tmp_path / "a $(touch x) b"
     step = tasks.Step(folder=folder, tasks=1, workers=1)
@@ -192,13 +194,13 @@ def test_the_batch_script_quotes_paths(tmp_path: Path) -> None:
 
 def test_the_job_that_finishes_is_the_same_command_done_locally() -> None:
     given_ = ["in", "--output", "out", "--tokenizer", "t", "--overwrite", "--executor", "slurm"]
-    command = tool._local_command([*given_, "--wait"], 3)
-    options = tool.build_parser().parse_args(command[2:])
+    command = _local_command([*given_, "--wait"], 3)
+    options = build_parser().parse_args(command[3:])
     assert (options.executor, options.workers) == ("local", 3)
     assert (options.overwrite, options.wait) == (False, False)
-    assert command == tool._local_command(given_, 3)
-    dashed = tool._local_command(["--output", "out", "--tokenizer", "t", "--", "-in"], 1)
-    assert tool.build_parser().parse_args(dashed[2:]).inputs == ["-in"]
+    assert command == _local_command(given_, 3)
+    dashed = _local_command(["--output", "out", "--tokenizer", "t", "--", "-in"], 1)
+    assert build_parser().parse_args(dashed[3:]).inputs == ["-in"]
 
 
 @pytest.mark.parametrize("executor", ["slurm", "ray"])

@@ -15,10 +15,10 @@ import pytest
 import torch
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
-from megagrow.bucketing import part, sidecar
 from megagrow.bucketing.job import DamagedInputError, bucket
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
+from megagrow.bucketing.writing import part, sidecar
 from megagrow.config.schema import DataConfig
 from megagrow.data.buckets import open_buckets
 from megagrow.errors import DataError

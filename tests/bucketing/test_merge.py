@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megagrow.bucketing import merge
-from megagrow.bucketing.part import Level
+from megagrow.bucketing.writing import merge
+from megagrow.bucketing.writing.part import Level
 
 
 def source(number: int, documents: int, tokens: int) -> merge.Source:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megagrow.bucketing import measure as measure_module
-from megagrow.bucketing import plan as plan_module
 from megagrow.bucketing.job import bucket
-from megagrow.bucketing.measure import read_start
-from megagrow.bucketing.plan import Plan, plan
-from megagrow.bucketing.plan_view import add_arguments, render
+from megagrow.bucketing.planning import measure as measure_module
+from megagrow.bucketing.planning import plan as plan_module
+from megagrow.bucketing.planning.measure import read_start
+from megagrow.bucketing.planning.plan import Plan, plan
+from megagrow.bucketing.planning.view import add_arguments, render
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
 from megagrow.difficulty.readability import Readability

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megagrow.bucketing import cut, exact, rebucket_files, survey
-from megagrow.bucketing.exact import Histogram
-from megagrow.bucketing.finished import open_finished
 from megagrow.bucketing.job import bucket
 from megagrow.bucketing.levels import fit_thresholds
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.rebucket import RebucketSettings, rebucket
+from megagrow.bucketing.recutting import cut, exact, survey
+from megagrow.bucketing.recutting import files as rebucket_files
+from megagrow.bucketing.recutting.exact import Histogram
+from megagrow.bucketing.recutting.finished import open_finished
+from megagrow.bucketing.recutting.rebucket import RebucketSettings, rebucket
 from megagrow.bucketing.settings import Settings
 from megagrow.errors import DataError
 from tests.bucketing.make_inputs import tiny_tokenizer, write_rows, write_shards
@@ -314,7 +315,9 @@ def test_too_little_room(source: Path, tmp_path: Path, monkeypatch: pytest.Monke
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from megagrow.bucketing import cut, rebucket, rebucket_files
+from megagrow.bucketing.recutting import cut
+from megagrow.bucketing.recutting import rebucket
+from megagrow.bucketing.recutting import files as rebucket_files
 from megagrow.runtime import files
 
 rebucket_files._TASK_BYTES = 1
@@ -401,7 +404,7 @@ def test_source_that_changes_meanwhile(
     def touch(*_: Any) -> None:
         manifest.write_text(manifest.read_text() + " ")
 
-    monkeypatch.setattr("megagrow.bucketing.rebucket._check_filled", touch)
+    monkeypatch.setattr("megagrow.bucketing.recutting.rebucket._check_filled", touch)
     with pytest.raises(DataError, match="changed while it was read"):
         recut(tmp_path / "old", tmp_path / "new", levels=("a", "b"))
     assert not (tmp_path / "new" / "manifest.json").exists()

@@ -10,9 +10,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megagrow.bucketing import blocks
-from megagrow.bucketing.rows import read
-from megagrow.bucketing.shards import look_at
+from megagrow.bucketing.reading import blocks
+from megagrow.bucketing.reading.rows import read
+from megagrow.bucketing.reading.shards import look_at
 from megagrow.errors import DataError
 from tests.bucketing import inputs
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megagrow.bucketing import sample as sample_module
-from megagrow.bucketing.rows import read
-from megagrow.bucketing.sample import draw, draws
-from megagrow.bucketing.shards import Shard, find, look_at
+from megagrow.bucketing.fitting import sample as sample_module
+from megagrow.bucketing.fitting.sample import draw, draws
+from megagrow.bucketing.reading.rows import read
+from megagrow.bucketing.reading.shards import Shard, find, look_at
 from tests.bucketing import inputs
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from megagrow.bucketing.shards import check_distinct, check_unchanged, find, look_at
+from megagrow.bucketing.reading.shards import check_distinct, check_unchanged, find, look_at
 from megagrow.errors import DataError
 from tests.bucketing import inputs
 

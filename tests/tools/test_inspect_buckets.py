@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megagrow.bucketing import rebucket_command
+from megagrow.bucketing.command import rebucket as rebucket_command
 from megagrow.bucketing.job import bucket
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings

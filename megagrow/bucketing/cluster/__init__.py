@@ -1,0 +1,1 @@
+"""The work on single files under Slurm and Ray."""

@@ -1,0 +1,1 @@
+"""The scorer and the thresholds of a job, from a seeded sample."""

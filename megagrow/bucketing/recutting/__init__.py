@@ -1,0 +1,1 @@
+"""New buckets from finished ones, without their text."""
