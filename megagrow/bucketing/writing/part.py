@@ -12,7 +12,8 @@ import shutil
 import socket
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -177,6 +178,8 @@ class _PartWriter:
         self._tokens = [0 for _ in self._names]
         self._crc32 = [0 for _ in self._names]
         self._files: list[IO[bytes]] = []
+        self._flusher = ThreadPoolExecutor(1)
+        self._flushing: Future[None] | None = None
 
     def __enter__(self) -> _PartWriter:
         self._files = [
@@ -190,6 +193,7 @@ class _PartWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._flusher.shutdown()
         for file in self._files:
             file.close()
 
@@ -203,6 +207,7 @@ class _PartWriter:
         if encoded.texts:
             scores = self._recipe.scorer.score(encoded.texts, encoded.tokens)
             self._append(encoded.tokens, encoded.numbers, scores)
+            self._flush_meanwhile()
         return Advance(
             input_bytes=input_bytes,
             text_bytes=text_bytes,
@@ -232,6 +237,11 @@ class _PartWriter:
                 self._tokens[level] += block.size
                 self._crc32[level] = zlib.crc32(block.data, self._crc32[level])
 
+    def _flush_meanwhile(self) -> None:
+        """Has the disk take what is written while the next rows are worked on."""
+        if self._flushing is None or self._flushing.done():
+            self._flushing = self._flusher.submit(_sync_all, self._files)
+
     def finish(self) -> Part:
         """Puts everything on the disk."""
         found = np.concatenate(self._records) if self._records else np.empty(0, dtype=RECORD)
@@ -239,9 +249,9 @@ class _PartWriter:
             np.save(stream, found, allow_pickle=False)
             stream.flush()
             os.fsync(stream.fileno())
-        for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
+        if self._flushing is not None:
+            self._flushing.result()  # raises what the disk said
+        _sync_all(self._files)
         counts = np.bincount(found["level"], minlength=len(self._names))
         part = Part(
             rows=self._rows,
@@ -257,3 +267,9 @@ class _PartWriter:
             stream.flush()
             os.fsync(stream.fileno())
         return part
+
+
+def _sync_all(files: Sequence[IO[bytes]]) -> None:
+    for file in files:
+        file.flush()
+        os.fsync(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,28 +37,35 @@ class HuggingFace:
     library = "tokenizers"
 
     def __init__(self, content: bytes, path: Path, end_of_document: str | None) -> None:
-        self._content = content
+        self._content, self._path = content, path
         try:
             description = orjson.loads(content)
             ids = _ids(description)
+            specials = _contents(description, special=True)
         except Exception as error:
             raise _not_a_tokenizer(path, error) from error
-        specials = _contents(description, special=True)
         self.end_of_document = choose_end(path, end_of_document, ids.__contains__, specials)
-        _protect(description, self.end_of_document, ids[self.end_of_document])
-        try:
-            self._engine = Engine.from_str(orjson.dumps(description).decode())
-        except Exception as error:  # the library raises bare Exception
-            raise _not_a_tokenizer(path, error) from error
-        self._engine.no_truncation()
-        self._engine.no_padding()
-        # Special tokens in the text are encoded as the text they are made of.
-        self._engine.encode_special_tokens = True
-        vocabulary = self._engine.get_vocab(with_added_tokens=True)
-        self.eod = vocabulary[self.end_of_document]
-        self.vocab_size = max(vocabulary.values()) + 1
+        self.eod = ids[self.end_of_document]
+        self.vocab_size = max(ids.values()) + 1
+        _protect(description, self.end_of_document, self.eod)
         self.special_tokens = _contents(description, special=True)
         self.added_tokens = _contents(description, special=False)
+        # As text: the parsed vocabulary is many times as large.
+        self._protected = orjson.dumps(description)
+        self._for_gigatoken = orjson.dumps(_without_specials(description))
+
+    @cached_property
+    def _engine(self) -> Any:
+        """The library's tokenizer, which a worker that has a faster one never needs."""
+        try:
+            engine = Engine.from_str(self._protected.decode())
+        except Exception as error:  # the library raises bare Exception
+            raise _not_a_tokenizer(self._path, error) from error
+        engine.no_truncation()
+        engine.no_padding()
+        # Special tokens in the text are encoded as the text they are made of.
+        engine.encode_special_tokens = True
+        return engine
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -80,14 +88,7 @@ class HuggingFace:
 
     def open_gigatoken(self) -> Any:
         """The same tokenizer for gigatoken, which recognises every added token it is told of."""
-        gigatoken = gigatoken_module()
-        description = orjson.loads(self._content)
-        _protect(description, self.end_of_document, self.eod)
-        added = [each for each in description["added_tokens"] if not each.get("special")]
-        unused = {"post_processor": None, "truncation": None, "padding": None}
-        return gigatoken.Tokenizer.from_json(
-            orjson.dumps({**description, **unused, "added_tokens": added})
-        )
+        return gigatoken_module().Tokenizer.from_json(self._for_gigatoken)
 
 
 def gpt2_as_tokenizer_json(vocab: bytes, merges: bytes, path: Path) -> bytes:
@@ -152,14 +153,26 @@ def _protect(description: Any, end_of_document: str, eod: int) -> None:
     description["added_tokens"] = [
         {**each, "special": True} if each["content"] == end_of_document else each for each in added
     ]
-    special = set(_contents(description, special=True))
     model = description["model"]
     if "merges" in model:
-        model["merges"] = [
-            pair
-            for pair in model["merges"]
-            if (pair.replace(" ", "", 1) if isinstance(pair, str) else "".join(pair)) not in special
-        ]
+        halves = {
+            (token[:cut], token[cut:])
+            for token in _contents(description, special=True)
+            for cut in range(1, len(token))
+        }
+        model["merges"] = [pair for pair in model["merges"] if _halves_of(pair) not in halves]
+
+
+def _halves_of(pair: Any) -> tuple[str, ...]:
+    """A merge is written as a pair, or with a space between its halves."""
+    return tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair)
+
+
+def _without_specials(description: Any) -> dict[str, Any]:
+    """What gigatoken is told, which recognises every added token it knows of."""
+    added = [each for each in description["added_tokens"] if not each.get("special")]
+    unused = {"post_processor": None, "truncation": None, "padding": None}
+    return {**description, **unused, "added_tokens": added}
 
 
 def _special(content: str, identity: int) -> dict[str, Any]:
