@@ -162,4 +162,4 @@ def table(manifest: Mapping[str, Any]) -> str:
 def configuration(folder: Path, manifest: Mapping[str, Any]) -> str:
     """The `data` part of a run's YAML, ready to be pasted."""
     names = ", ".join(f"{name}: {name}" for name in manifest["buckets"])
-    return f"data:\n  path: {folder}\n  buckets: {{{names}}}"
+    return f"For a run's configuration:\ndata:\n  path: {folder}\n  buckets: {{{names}}}"

@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from megagrow.bucketing import summary
 from megagrow.bucketing.cluster.ray_tasks import bucket_on_ray
 from megagrow.bucketing.cluster.slurm import DEFAULT_TASKS, SlurmSettings, submit
 from megagrow.bucketing.cluster.slurm_queue import check_idle
-from megagrow.bucketing.command import rebucket
+from megagrow.bucketing.command import ending, rebucket
 from megagrow.bucketing.command.parser import build_parser
-from megagrow.bucketing.job import DamagedInputError, bucket
+from megagrow.bucketing.job import bucket
 from megagrow.bucketing.planning.plan import plan
 from megagrow.bucketing.planning.view import render
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
 from megagrow.data.manifest import read_manifest
-from megagrow.errors import MegagrowError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,29 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return rebucket.main(given)
     options = build_parser().parse_args(given)
     progress = Progress(quiet=options.quiet)
-    try:
-        manifest = _run(options, given, progress)
-        if isinstance(manifest, int):
-            return manifest
-    except DamagedInputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
-    except MegagrowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"error: {options.output} cannot be written: {error}. What is done is kept: make "
-            "room or mend it, and run the same command again",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
-        return 130
-    print(summary.table(manifest))
-    print(f"\nFor a run's configuration:\n{summary.configuration(options.output, manifest)}")
-    return 0
+    return ending.run(lambda: _run(options, given, progress), options.output)
 
 
 def _run(
@@ -64,7 +40,7 @@ def _run(
     if options.plan:
         if options.executor == "slurm":
             settings = replace(settings, workers=tasks * options.slurm_cpus)
-        print(render(plan(settings, price_per_core_hour=options.price_per_core_hour)))
+        ending.show(render(plan(settings, price_per_core_hour=options.price_per_core_hour)))
         return 0
     if options.executor == "slurm":
         wanted = SlurmSettings(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from megagrow.bucketing import summary
 from megagrow.bucketing.command import arguments as values
+from megagrow.bucketing.command import ending
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recutting.rebucket import RebucketSettings, rebucket
 from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE
-from megagrow.errors import MegagrowError
 
 FLAG = "--rebucket"
 
@@ -86,7 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code that its help lists."""
     options = build_parser().parse_args(arguments)
-    try:
+
+    def work() -> dict[str, Any]:
         settings = RebucketSettings(
             source=options.source,
             output=options.output,
@@ -97,20 +97,6 @@ def main(arguments: Sequence[str]) -> int:
             tokens_per_file=options.tokens_per_file,
             overwrite=options.overwrite,
         )
-        manifest = rebucket(settings, Progress(quiet=options.quiet))
-    except MegagrowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"error: {options.output} cannot be written: {error}. What is done is kept: make room "
-            "or mend it, and run the same command again",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
-        return 130
-    print(summary.table(manifest))
-    print(f"\nFor a run's configuration:\n{summary.configuration(options.output, manifest)}")
-    return 0
+        return rebucket(settings, Progress(quiet=options.quiet))
+
+    return ending.run(work, options.output)
