@@ -18,11 +18,11 @@ import orjson
 import zstandard
 from _harness import ROOT
 
-from megagrow.bucketing.reading.blocks import lines
-from megagrow.bucketing.reading.shards import find, look_at
 from megagrow.data.sample_text.library import library_passages
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
+from megagrow.shards.blocks import lines
+from megagrow.shards.shard import find, look_at
 from megagrow.tokenization.tokenizer import END_OF_DOCUMENT, load, train_bpe
 
 CACHE = ROOT / "data" / "benchmark"

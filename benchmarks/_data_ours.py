@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from megagrow.bucketing import job as jobs
 from megagrow.bucketing.job import Job
 from megagrow.bucketing.output import Output, sole_writer
-from megagrow.bucketing.pool import Damaged, Report, run
+from megagrow.bucketing.pool import Advance, Damaged, Report, run
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.rows import read
-from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.recipe import OpenRecipe, Recipe
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.writing import part
 from megagrow.bucketing.writing.encode import encode
-from megagrow.bucketing.writing.part import Advance, Part
+from megagrow.bucketing.writing.part import Part
 from megagrow.difficulty.scorer import Scorer
+from megagrow.shards.rows import read
+from megagrow.shards.shard import Shard
 from megagrow.tokenization.batch import TokenBatch
 
 Facts = dict[str, Any]

@@ -53,6 +53,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours // 24}d {hours % 24:02d}h"
 
 
+def counted(count: int, noun: str) -> str:
+    """A count and its noun: `1 file`, `1,200 files`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def nearest_divisor(number: int, wanted: int) -> int:
     """The divisor of `number` nearest to `wanted`, the smaller of two."""
     small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]

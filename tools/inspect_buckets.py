@@ -14,11 +14,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from megagrow.bucketing.finished import Finished, open_finished
 from megagrow.bucketing.inspection import view as view
 from megagrow.bucketing.inspection.inspect import choose, level_of, overview, show, source_row
 from megagrow.bucketing.inspection.verify import verify
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.recutting.finished import Finished, open_finished
 from megagrow.errors import DataError, MegagrowError
 from megagrow.tokenization.tokenizer import load
 

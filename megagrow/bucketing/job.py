@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from megagrow.bucketing.fitting.fitted import Fitted, fitted
+from megagrow.bucketing.fitting.fitted import Fitted, fitted, given_scorer
 from megagrow.bucketing.output import (
     Output,
     begin,
     clear,
+    drop_buckets,
     drop_stale_parts,
     inputs_digest,
     is_finished,
@@ -22,17 +23,19 @@ from megagrow.bucketing.output import (
 )
 from megagrow.bucketing.pool import Damaged, Ready, Report, run
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.shards import Shard, check_distinct, find, look_at
 from megagrow.bucketing.recipe import Encoding, OpenEncoding, OpenRecipe, Recipe
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.summary import record_inputs, write_summary
 from megagrow.bucketing.writing import merge, part
-from megagrow.bucketing.writing.part import Advance, Part
+from megagrow.bucketing.writing.part import Part
 from megagrow.data.manifest import FileStats, read_manifest
 from megagrow.data.writer import token_dtype
+from megagrow.difficulty.scorer import Scorer
 from megagrow.errors import DataError
+from megagrow.shards.shard import Shard, check_distinct, find, look_at
 from megagrow.tokenization.engine import Engine, open_engine
 from megagrow.tokenization.tokenizer import Tokenizer, load
+from megagrow.units import counted
 
 JOB_VERSION = 1
 """Raise it whenever the same arguments give other files."""
@@ -99,22 +102,23 @@ def prepare(settings: Settings, output: Output, progress: Progress) -> Job | Non
     Raises:
         DataError: settings, inputs or an output folder that cannot be used.
     """
-    shards = look(settings.inputs, progress)
+    shards = look(settings.inputs, progress, without=output.folder)
     tokenizer = load(
         settings.tokenizer, end_of_document=settings.end_of_document, pattern=settings.pattern
     )
     engine = open_engine(tokenizer, settings.engine)
-    arguments = _arguments(settings, shards, tokenizer, engine)
-    if settings.overwrite:
+    scorer = given_scorer(settings, tokenizer)
+    arguments = _arguments(settings, shards, tokenizer, engine, scorer)
+    if settings.overwrite or output.dropping.exists():
         clear(output)
     if is_finished(output, arguments):
         shutil.rmtree(output.work, ignore_errors=True)  # of a job killed at its very end
         progress.say(f"{output.folder}: up to date")
         return None
-    begin(output, arguments)
+    begin(output, arguments, [shard.location for shard in shards])
     encoding = save_encoding(tokenizer, engine, settings.text_key, output.folder)
     opened = OpenEncoding(tokenizer=tokenizer, engine=engine, text_key=settings.text_key)
-    found = fitted(settings, shards, encoding, opened, output, progress)
+    found = fitted(settings, shards, opened, scorer, output, progress)
     recipe = Recipe(encoding=encoding, scorer=output.scorer, levels=found.levels)
     drop_stale_parts(output, {recipe.key(shard) for shard in shards})
     return Job(
@@ -128,17 +132,21 @@ def prepare(settings: Settings, output: Output, progress: Progress) -> Job | Non
     )
 
 
-def look(inputs: Sequence[str], progress: Progress) -> list[Shard]:
-    """The input files.
+def look(inputs: Sequence[str], progress: Progress, *, without: Path) -> list[Shard]:
+    """The input files, without those in the folder that is written.
 
     Raises:
         DataError: there are none, one cannot be read, or two are the same.
     """
-    locations = find(inputs)
+    own = f"{without.absolute()}/"
+    locations = [each for each in find(inputs) if not each.startswith(own)]
+    if not locations:
+        raise DataError(f"all input files are in the output folder {without}: choose another")
     with ThreadPoolExecutor(_LOOKING_AT_ONCE) as threads:
         shards = list(threads.map(look_at, locations))
     check_distinct(shards)
-    progress.say(f"{len(shards)} input files, {sum(each.size for each in shards) / 1e6:,.1f} MB")
+    megabytes = sum(each.size for each in shards) / 1e6
+    progress.say(f"{counted(len(shards), 'input file')}, {megabytes:,.1f} MB")
     return shards
 
 
@@ -279,25 +287,27 @@ def merge_parts(
     )
     total = sum(source.level.tokens for file in files for source in file.sources) * dtype.itemsize
 
-    def copied(size: int) -> None:
-        progress.advance(Advance(input_bytes=size, text_bytes=0, tokens=0, documents=0))
-
+    drop_buckets(job.output, keep={file.prefix.name for file in files})
     stats: dict[str, list[FileStats]] = {name: [] for name in names}
     # Threads: the kernel copies, and processes would take longer to start than many a merge.
     with progress.phase("merging", total), ThreadPoolExecutor(job.settings.workers) as threads:
-        merged = threads.map(lambda file: merge.merge(file, copied), files)
+        merged = threads.map(lambda file: merge.merge(file, progress.advance), files)
         for file, found in zip(files, merged, strict=True):
             stats[names[file.level]].append(found)
     return stats
 
 
 def _arguments(
-    settings: Settings, shards: Sequence[Shard], tokenizer: Tokenizer, engine: Engine
+    settings: Settings,
+    shards: Sequence[Shard],
+    tokenizer: Tokenizer,
+    engine: Engine,
+    scorer: Scorer | None,
 ) -> dict[str, Any]:
     """What decides the files of the folder."""
     reference = [look_at(each) for each in find(settings.reference)] if settings.reference else []
     facts = asdict(settings)
-    decides = ("text_key", "levels", "shares", "thresholds", "scorer", "sample_documents",
+    decides = ("text_key", "levels", "shares", "thresholds", "sample_documents",
                "sample_shards", "seed", "tokens_per_file")  # fmt: skip
     arguments = {
         "job_version": JOB_VERSION,
@@ -306,6 +316,7 @@ def _arguments(
         "end_of_document": tokenizer.end_of_document,
         "engine": engine.version,
         "reference": inputs_digest(reference) if reference else None,
+        "scorer": settings.scorer if scorer is None else scorer.digest,
         "frozen": frozen_digest(settings.frozen),
         **{name: facts[name] for name in decides},
     }

@@ -25,6 +25,7 @@ from megagrow.runtime.files import write_atomically
 LEVELS_NAME = "levels.json"
 _FORMAT = "megagrow-levels"
 _VERSION = 1
+_LARGEST_SCORE = 1e38  # scores are float32
 _MOST_LEVELS = 255  # a level is stored in a byte
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
@@ -48,15 +49,7 @@ class Levels:
     def __post_init__(self) -> None:
         """Refuses what cannot be told apart."""
         check_names(self.names)
-        if len(self.thresholds) != len(self.names) - 1:
-            raise DataError(
-                f"{len(self.names)} levels need {len(self.names) - 1} thresholds between them, "
-                f"{len(self.thresholds)} are given"
-            )
-        if not all(map(math.isfinite, self.thresholds)):
-            raise DataError("a threshold is not finite")
-        if any(low >= high for low, high in pairwise(self.thresholds)):
-            raise DataError(f"thresholds must rise, these do not: {_listed(self.thresholds)}")
+        check_thresholds(self.names, self.thresholds)
 
     @property
     def digest(self) -> str:
@@ -87,6 +80,23 @@ def check_names(names: Sequence[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"level {twice[0]!r} is named twice")
+
+
+def check_thresholds(names: Sequence[str], thresholds: Sequence[float]) -> None:
+    """There is one between any two levels, and they rise.
+
+    Raises:
+        DataError: they do not, or there are more or fewer.
+    """
+    if len(thresholds) != len(names) - 1:
+        raise DataError(
+            f"{len(names)} levels need {len(names) - 1} thresholds between them, "
+            f"{len(thresholds)} are given"
+        )
+    if not all(math.isfinite(each) and abs(each) < _LARGEST_SCORE for each in thresholds):
+        raise DataError(f"a threshold is no finite number: {_listed(thresholds)}")
+    if any(low >= high for low, high in pairwise(thresholds)):
+        raise DataError(f"thresholds must rise, these do not: {_listed(thresholds)}")
 
 
 def fit_thresholds(

@@ -9,25 +9,43 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Protocol, TypeVar
 
 from megagrow.errors import DataError
 from megagrow.runtime.orphans import end_with_parent
+from megagrow.shards.shard import DamagedShardError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Shared = TypeVar("Shared")
 Opened = TypeVar("Opened", covariant=True)
-Report = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Work done since the last report."""
+
+    input_bytes: int
+    """Bytes of the shard, as stored."""
+
+    text_bytes: int = 0
+    """UTF-8 bytes of text."""
+
+    tokens: int = 0
+    """Token ids."""
+
+    documents: int = 0
+    """Documents."""
+
+
+Report = Callable[[Advance], None]
 
 _POLL_S = 0.2
+_COUNTERS = len(fields(Advance))
 
 
 class Opens(Protocol[Opened]):
@@ -59,7 +77,7 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damaged:
-    """A task that cannot be done because of what its file holds."""
+    """A task that cannot be done because its file is damaged, or is not there any more."""
 
     error: str
     """What, where, how to mend."""
@@ -77,14 +95,14 @@ def run(
 
     Args:
         function: a module's own function, called with a task, what `shared` opened, and where to
-            report to; raises DataError for a task whose file is at fault.
+            report to; raises DamagedShardError for a task whose file is at fault.
         tasks: begun in their order.
         shared: opened once by each worker.
         workers: processes to work in; 1 is this one.
-        report: is given what the tasks report, in this process.
+        report: is given what the tasks report, in this process; added up where there are workers.
 
     Raises:
-        DataError: a worker was killed.
+        DataError: a worker was killed, or what a task raised.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -93,18 +111,16 @@ def run(
             yield number, _attempt(function, task, opened, report)
         return
     context = multiprocessing.get_context("spawn")
-    reports: SimpleQueue[Any] = context.SimpleQueue()
-    with (
-        _forwarded(reports, report),
-        ProcessPoolExecutor(
-            workers,
-            mp_context=context,
-            initializer=_start,
-            initargs=(os.getpid(), shared, reports),
-        ) as executor,
-    ):
+    # Plain shared memory: a worker that is killed while it reports can hold no lock.
+    counters = context.RawArray("q", _COUNTERS * workers)
+    with ProcessPoolExecutor(
+        workers,
+        mp_context=context,
+        initializer=_start,
+        initargs=(os.getpid(), shared, counters),
+    ) as executor:
         try:
-            yield from _results(executor, function, tasks)
+            yield from _results(executor, function, tasks, counters, report)
         except BrokenProcessPool:
             raise DataError(
                 "a worker was killed, most likely as memory ran out: run again with fewer "
@@ -112,7 +128,7 @@ def run(
             ) from None
         except BaseException:
             for child in multiprocessing.active_children():
-                child.terminate()  # nobody needs what it is doing; a file is done whole or not
+                child.kill()  # nobody needs what it is doing; a file is done whole or not
             raise
 
 
@@ -120,32 +136,57 @@ def _results(
     executor: ProcessPoolExecutor,
     function: Callable[[Task, Any, Report], Result],
     tasks: Sequence[Task],
+    counters: Any,
+    report: Report,
 ) -> Iterator[tuple[int, Result | Damaged]]:
-    numbers: dict[Future[Any], int] = {
-        executor.submit(_work, function, task): number for number, task in enumerate(tasks)
-    }
+    with _uninterrupted():
+        numbers: dict[Future[Any], int] = {
+            executor.submit(_work, function, task): number for number, task in enumerate(tasks)
+        }
+    seen = [0] * _COUNTERS
     while numbers:
         # With a timeout, so that Ctrl-C is seen at once.
         done, _ = wait(numbers, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        now = [sum(counters[each::_COUNTERS]) for each in range(_COUNTERS)]
+        if now != seen:
+            report(Advance(*(new - old for new, old in zip(now, seen, strict=True))))
+            seen = now
         for future in done:
             yield numbers.pop(future), future.result()
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that are started inside the block never see Ctrl-C: this one, later, ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @dataclass(slots=True)
-class _Worker(Generic[Shared]):
-    opened: Shared
+class _Worker:
+    opened: Any
     report: Report
 
 
 # What this process keeps from task to task; only ever set in a worker, once.
-_worker: _Worker[Any] | None = None
+_worker: _Worker | None = None
 
 
-def _start(parent: int, shared: Opens[Any], reports: SimpleQueue[Any]) -> None:
+def _start(parent: int, shared: Opens[Any], counters: Any) -> None:
     global _worker
     end_with_parent(parent)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _worker = _Worker(opened=shared.open(), report=reports.put)
+    # Workers of a pool are numbered one after the other, so each has counters of its own.
+    number = int(multiprocessing.current_process().name.rpartition("-")[2])
+    first = number * _COUNTERS % len(counters)
+
+    def report(work: Advance) -> None:
+        for place, value in enumerate(astuple(work), first):
+            counters[place] += int(value)
+
+    _worker = _Worker(opened=shared.open(), report=report)
 
 
 def _work(function: Callable[[Any, Any, Report], Any], task: Any) -> Any:
@@ -159,25 +200,5 @@ def _attempt(
 ) -> Any:
     try:
         return function(task, opened, report)
-    except DataError as error:
+    except DamagedShardError as error:
         return Damaged(error=str(error))
-
-
-@contextmanager
-def _forwarded(reports: SimpleQueue[Any], report: Report) -> Iterator[None]:
-    """Hands what the workers report to `report`, from a thread, inside the block."""
-
-    def forward() -> None:
-        while (found := reports.get()) is not _END:
-            report(found)
-
-    thread = threading.Thread(target=forward, name="reports", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        reports.put(_END)
-        thread.join()
-
-
-_END = None

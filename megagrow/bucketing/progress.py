@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from megagrow.bucketing.writing.part import Advance
+from megagrow.bucketing.pool import Advance
 from megagrow.units import format_bytes, format_count, format_duration
 
 _WINDOW_S = 60.0

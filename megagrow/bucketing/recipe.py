@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from megagrow.bucketing.levels import Levels
-from megagrow.bucketing.reading.shards import Shard
 from megagrow.data.writer import token_dtype
 from megagrow.difficulty import store
 from megagrow.difficulty.scorer import Scorer
+from megagrow.shards.shard import Shard
 from megagrow.tokenization.engine import Engine, open_engine
 from megagrow.tokenization.tokenizer import Tokenizer, load
 

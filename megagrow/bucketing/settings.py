@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from megagrow.bucketing.levels import check_names, check_shares
+from megagrow.bucketing.levels import check_names, check_shares, check_thresholds
 from megagrow.errors import DataError
 
 DEFAULT_LEVELS = ("easy", "middle", "hard")
@@ -80,6 +80,12 @@ class Settings:
         """Refuses what cannot be done."""
         if self.frozen is None:
             check_names(self.levels)
+            if self.thresholds is not None:
+                check_thresholds(self.levels, self.thresholds)
+        if self.seed < 0:
+            raise DataError("--seed must be 0 or more")
+        if self.reference and (self.scorer != "surprisal" or self.frozen is not None):
+            raise DataError("--reference is for counting tokens, which only surprisal does")
         if self.shares is not None:
             check_shares(self.shares)
             if len(self.shares) != len(self.levels):

@@ -12,13 +12,13 @@ from typing import Any
 from megagrow.bucketing.fitting.fitted import Fitted
 from megagrow.bucketing.output import Output
 from megagrow.bucketing.pool import Damaged
-from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.recipe import Recipe
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.writing.part import Part, documents
 from megagrow.data.manifest import FileStats, write_manifest
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
+from megagrow.shards.shard import Shard
 from megagrow.units import format_bytes, format_count
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from megagrow.bucketing.fitting.sample import draws
-from megagrow.bucketing.reading.blocks import lines
-from megagrow.bucketing.reading.parquet import columns
-from megagrow.bucketing.reading.rows import read
-from megagrow.bucketing.reading.shards import Shard, find, look_at
 from megagrow.errors import DataError
+from megagrow.shards.blocks import lines
+from megagrow.shards.draws import draws
+from megagrow.shards.parquet import columns
+from megagrow.shards.rows import read
+from megagrow.shards.shard import Shard, find, look_at
 
 MOST_SHARDS = 16
 """Shards that are read for a sample; which ones is chosen by the seed."""
@@ -196,7 +196,7 @@ def _values(shard: Shard, text_key: str, label_key: str) -> Iterator[tuple[Any, 
             for text, label in zip(texts, labels, strict=True):
                 yield text, label, consumed
         return
-    for chunk, _, consumed in lines(shard):
+    for chunk, consumed in lines(shard):
         for line in chunk:
             try:
                 row = orjson.loads(line)
@@ -204,7 +204,7 @@ def _values(shard: Shard, text_key: str, label_key: str) -> Iterator[tuple[Any, 
                 row = None
             if isinstance(row, dict):
                 yield row.get(text_key), row.get(label_key), consumed
-            elif line.strip():
+            elif line.strip():  # also a line that is too long
                 yield None, None, consumed
 
 

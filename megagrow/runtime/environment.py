@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import MutableMapping
 
 from megagrow.errors import ConfigError
@@ -49,3 +50,8 @@ def prepare(
             f"deterministic: the environment sets {name}={environ[name]}, which allows Transformer "
             "Engine what the run forbids; unset it, or set deterministic to false"
         )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

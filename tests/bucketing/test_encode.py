@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megagrow.bucketing.reading.rows import Rows
 from megagrow.bucketing.recipe import OpenEncoding
 from megagrow.bucketing.writing.encode import encode
 from megagrow.errors import DataError
+from megagrow.shards.rows import Rows
 from megagrow.tokenization.batch import TokenBatch
 from megagrow.tokenization.engine import Engine, open_engine
 from megagrow.tokenization.tokenizer import load

@@ -26,9 +26,9 @@ from megagrow.bucketing.command.parser import build_parser
 from megagrow.bucketing.job import finish, prepare
 from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.settings import Settings
 from megagrow.errors import DataError
+from megagrow.shards.shard import Shard
 from tests.bucketing import inputs
 from tests.slurm_cluster import SlurmCluster, missing, slurm_cluster
 from tools import bucket_by_difficulty as tool

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from megagrow.bucketing.finished import Finished, open_finished
 from megagrow.bucketing.inspection import inspect as looking
 from megagrow.bucketing.inspection import verify as verifying
 from megagrow.bucketing.inspection.inspect import choose, level_of, overview, show, source_row
@@ -17,12 +18,11 @@ from megagrow.bucketing.inspection.verify import verify
 from megagrow.bucketing.inspection.view import printable
 from megagrow.bucketing.job import bucket
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.rows import read
-from megagrow.bucketing.reading.shards import look_at
-from megagrow.bucketing.recutting.finished import Finished, open_finished
 from megagrow.bucketing.recutting.rebucket import RebucketSettings, rebucket
 from megagrow.bucketing.settings import Settings
 from megagrow.errors import DataError
+from megagrow.shards.rows import read
+from megagrow.shards.shard import look_at
 from megagrow.tokenization.tokenizer import Tokenizer, load
 from tests.bucketing.make_inputs import tiny_tokenizer, write_rows, write_shards
 

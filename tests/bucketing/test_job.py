@@ -15,6 +15,7 @@ import pytest
 import torch
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
+from megagrow.bucketing import output
 from megagrow.bucketing.job import DamagedInputError, bucket
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.settings import Settings
@@ -334,6 +335,110 @@ def test_a_mended_file_joins_what_is_frozen(settings: Settings, tmp_path: Path) 
     assert (settings.output / "levels.json").read_bytes() == frozen
 
 
+def test_frozen_thresholds_are_never_those_of_other_inputs(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A job that was stopped after its fit does not lend its thresholds to other files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("megagrow.bucketing.job.make_parts", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make(settings)
+    inputs.write(tmp_path / "in" / "new.jsonl", b'{"text": "new"}\n')
+    with pytest.raises(DataError, match=r"unfinished work on other inputs \(.*new\.jsonl is new"):
+        make(settings)
+    (tmp_path / "in" / "new.jsonl").unlink()
+    gone = tmp_path / "in" / "shard_00000000_processed.jsonl.zst"
+    content = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(DataError, match=r"other inputs \(some of them are gone"):
+        make(settings)
+    gone.write_bytes(content)
+    make(settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"text_key": "content"}, {"scorer": "linear:nowhere"}, {"scorer": "readabilty"}],
+)
+def test_a_typo_does_not_lock_the_folder(settings: Settings, wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError):
+        make(settings, **wrong)
+    make(settings)
+
+
+@pytest.mark.parametrize("left", ["marked", "without a manifest", "damaged"])
+def test_a_kill_while_an_old_result_is_dropped(settings: Settings, left: str) -> None:
+    make(settings, output=settings.output.with_name("fresh"), seed=2)
+    make(settings)
+    folder = output.Output(folder=settings.output)
+    if left == "damaged":
+        folder.manifest.write_text("{")
+    else:
+        folder.work.mkdir()
+        folder.dropping.touch()
+        folder.manifest.unlink()
+        (settings.output / "easy.idx").unlink()
+    # The mark alone is enough: what was begun is finished, whatever is asked for now.
+    make(settings, seed=2, overwrite=left == "damaged")
+    assert contents(settings.output) == contents(settings.output.with_name("fresh"))
+
+
+@pytest.mark.parametrize("name", ["easy.bin", "hard.idx"])
+def test_a_result_that_is_not_whole_is_no_result(settings: Settings, name: str) -> None:
+    make(settings)
+    before = contents(settings.output)
+    (settings.output / name).unlink()
+    with pytest.raises(DataError, match=rf"not what its manifest says: {name[:4]}"):
+        make(settings)
+    make(settings, overwrite=True)
+    assert contents(settings.output) == before
+
+
+def test_another_scorer_of_the_same_name_is_noticed(settings: Settings, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make(settings, output=tmp_path / f"seed{seed}", seed=seed, sample_documents=20)
+    folder = tmp_path / "seed1" / "scorer"
+    make(settings, scorer=f"surprisal:{folder}")
+    for file in (tmp_path / "seed2" / "scorer").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(DataError, match=r"other arguments \(scorer: "):
+        make(settings, scorer=f"surprisal:{folder}")
+
+
+def test_paths_and_folders_within_do_not_matter(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(settings)
+    expected = contents(settings.output)
+    (tmp_path / "deep").mkdir()
+    inputs.write(tmp_path / "in" / ".cache" / "hidden.jsonl", b'{"text": "hidden"}\n')
+    monkeypatch.chdir(tmp_path / "deep")
+    make(settings, inputs=("../deep/../in",), output=Path("../other"))
+    assert contents(tmp_path / "other") == expected
+    # The output may be in the folder that is read.
+    for _ in range(2):
+        make(settings, output=tmp_path / "in" / "out")
+    assert contents(tmp_path / "in" / "out") == expected
+
+
+def test_a_damaged_reference_is_refused(settings: Settings, tmp_path: Path) -> None:
+    path = inputs.write(tmp_path / "ref.jsonl.zst", inputs.jsonl(inputs.records(77, 50)))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"the reference cannot be counted: .*truncated"):
+        make(settings, reference=(str(path),))
+
+
+def test_no_file_of_an_earlier_merge_stays(settings: Settings) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("megagrow.bucketing.job.record_inputs", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make(settings)
+    for name in ("hard-00000.bin", "hard-00000.idx", "hard-00000.documents.npy"):
+        (settings.output / name).write_bytes(b"of a merge of other parts")
+    make(settings)
+    assert not list(settings.output.glob("hard-0*"))
+
+
 def test_parts_that_are_not_whole_are_made_again(settings: Settings) -> None:
     whole = settings.output.with_name("whole")
     make(settings, output=whole)
@@ -349,7 +454,7 @@ def test_parts_that_are_not_whole_are_made_again(settings: Settings) -> None:
     assert contents(settings.output) == contents(whole)
 
 
-def _interrupt(*arguments: Any) -> None:
+def _interrupt(*arguments: Any, **named: Any) -> None:
     raise KeyboardInterrupt
 
 
@@ -366,7 +471,7 @@ def test_no_text_at_all_is_refused(settings: Settings) -> None:
 def test_one_file_twice_is_refused(settings: Settings, tmp_path: Path) -> None:
     copy = tmp_path / "in" / "copy.jsonl"
     copy.write_bytes((tmp_path / "in" / "shard_00000000_processed.jsonl.zst").read_bytes())
-    with pytest.raises(DataError, match="have the same content"):
+    with pytest.raises(DataError, match="look the same"):
         make(settings)
 
 
@@ -380,6 +485,9 @@ def test_one_file_twice_is_refused(settings: Settings, tmp_path: Path) -> None:
         ({"scorer": "suprisal"}, "surprisal"),
         ({"tokenizer": Path("/nowhere")}, "/nowhere"),
         ({"end_of_document": "<eos>"}, "<eos>"),
+        ({"seed": -1}, "--seed must be"),
+        ({"thresholds": (1.0, float("nan"))}, "no finite number"),
+        ({"reference": ("x",), "scorer": "readability"}, "only surprisal does"),
         ({"frozen": Path("/nowhere/levels.json")}, "cannot be used"),
     ],
 )

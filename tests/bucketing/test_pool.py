@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megagrow.bucketing.pool import Damaged, Report, run
+from megagrow.bucketing.pool import Advance, Damaged, Report, run
 from megagrow.errors import DataError
+from megagrow.shards.shard import DamagedShardError
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Opens:
 
 
 def add(task: int, opened: int, report: Report) -> int:
-    report(task)
+    report(Advance(task))
     if task == 3:
-        raise DataError("three is damaged")
+        raise DamagedShardError("three is damaged")
     return task + opened
 
 
@@ -47,16 +48,26 @@ def fail(task: int, opened: int, report: Report) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_task_is_done_once(tmp_path: Path, workers: int) -> None:
-    reports: list[int] = []
+    reports: list[Advance] = []
     found = dict(
         run(add, list(range(6)), Opens(str(tmp_path)), workers=workers, report=reports.append)
     )
     assert found.pop(3) == Damaged(error="three is damaged")
     assert found == {number: number + 100 for number in (0, 1, 2, 4, 5)}
-    assert sorted(reports) == list(range(6))
+    assert sum(each.input_bytes for each in reports) == sum(range(6))
     openings = {int(each.name) for each in tmp_path.iterdir()}
     assert len(openings) <= workers
     assert (os.getpid() in openings) == (workers == 1)
+
+
+def refuse(task: int, opened: int, report: Report) -> int:
+    raise DataError("no such column")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_no_damage_stops_the_job(workers: int) -> None:
+    with pytest.raises(DataError, match="no such column"):
+        list(run(refuse, [1, 2, 3], Opens(), workers=workers, report=print))
 
 
 def test_no_task_opens_nothing(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megagrow.bucketing.finished import open_finished
 from megagrow.bucketing.job import bucket
 from megagrow.bucketing.levels import fit_thresholds
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recutting import cut, exact, survey
 from megagrow.bucketing.recutting import files as rebucket_files
 from megagrow.bucketing.recutting.exact import Histogram
-from megagrow.bucketing.recutting.finished import open_finished
 from megagrow.bucketing.recutting.rebucket import RebucketSettings, rebucket
 from megagrow.bucketing.settings import Settings
 from megagrow.errors import DataError

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from megagrow.bucketing.fitting import sample as sample_module
-from megagrow.bucketing.fitting.sample import draw, draws
-from megagrow.bucketing.reading.rows import read
-from megagrow.bucketing.reading.shards import Shard, find, look_at
+from megagrow.bucketing.fitting.sample import draw
+from megagrow.shards.draws import draws
+from megagrow.shards.rows import read
+from megagrow.shards.shard import Shard, find, look_at
 from tests.bucketing import inputs
 
 

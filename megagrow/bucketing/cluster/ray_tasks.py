@@ -13,10 +13,10 @@ from megagrow.bucketing.cluster.slurm_queue import logs_folder
 from megagrow.bucketing.job import Job, finish, prepare
 from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.settings import Settings
 from megagrow.data.manifest import read_manifest
 from megagrow.errors import DataError
+from megagrow.shards.shard import Shard
 
 _GB_PER_TASK = 1
 _SHOW_S = 10.0

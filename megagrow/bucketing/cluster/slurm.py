@@ -29,10 +29,10 @@ from megagrow.bucketing.cluster.slurm_queue import (
 from megagrow.bucketing.job import Job, prepare
 from megagrow.bucketing.output import sole_writer
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.settings import Settings
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
+from megagrow.shards.shard import Shard
 
 DEFAULT_TASKS = 16
 """Tasks of an array where none are asked for."""

@@ -20,12 +20,12 @@ from megagrow.bucketing.job import Job, make_parts
 from megagrow.bucketing.levels import Levels
 from megagrow.bucketing.pool import Damaged
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.shards import Shard
 from megagrow.bucketing.recipe import Encoding, Recipe
 from megagrow.bucketing.writing import part
 from megagrow.data.writer import token_dtype
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
+from megagrow.shards.shard import Shard
 
 _RECIPE = "recipe.json"
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 
 from megagrow.config.quantity import parse_tokens
 from megagrow.errors import ConfigError
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def tokens(text: str) -> int:

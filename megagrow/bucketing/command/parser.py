@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from megagrow.bucketing.cluster.slurm import DEFAULT_TASKS
-from megagrow.bucketing.command.arguments import names, numbers, tokens, usable_cores
+from megagrow.bucketing.command.arguments import names, numbers, tokens
 from megagrow.bucketing.planning.view import add_arguments as add_plan_arguments
 from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE
+from megagrow.runtime.environment import usable_cores
 
 EPILOG = """\
 inputs: .jsonl, .jsonl.zst (or .zstd), .jsonl.gz and .parquet, told apart by content; files,

@@ -12,6 +12,7 @@ from megagrow.bucketing.command import ending
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recutting.rebucket import RebucketSettings, rebucket
 from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE
+from megagrow.runtime.environment import usable_cores
 
 FLAG = "--rebucket"
 
@@ -68,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--thresholds", type=values.numbers, metavar="SCORE,...", help="scores between the levels"
     )
     parser.add_argument(
-        "-j", "--workers", type=int, default=values.usable_cores(), metavar="N",
+        "-j", "--workers", type=int, default=usable_cores(), metavar="N",
         help="processes (default: the usable cores, %(default)s)",
     )  # fmt: skip
     parser.add_argument(

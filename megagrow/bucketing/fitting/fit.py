@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megagrow.bucketing.levels import Levels, fit_thresholds
-from megagrow.bucketing.reading.rows import Rows
 from megagrow.bucketing.recipe import OpenEncoding
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.writing.encode import Encoded, encode
 from megagrow.difficulty import surprisal
 from megagrow.difficulty.scorer import Scorer
 from megagrow.errors import DataError
+from megagrow.shards.rows import Rows
 
 PARITY_DOCUMENTS = 256
 """Sampled documents that the fast engine and the reference must encode alike."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,21 @@ from typing import Any
 from megagrow.bucketing import levels
 from megagrow.bucketing.fitting import fit
 from megagrow.bucketing.fitting.plot import plot_scores
-from megagrow.bucketing.fitting.sample import TextKey, draw, draws
+from megagrow.bucketing.fitting.sample import TextKey, draw
 from megagrow.bucketing.levels import Levels
 from megagrow.bucketing.output import Output
 from megagrow.bucketing.pool import Damaged, run
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.reading.shards import Shard, find, look_at
-from megagrow.bucketing.recipe import Encoding, OpenEncoding
+from megagrow.bucketing.recipe import OpenEncoding
 from megagrow.bucketing.settings import Settings
 from megagrow.difficulty import store
 from megagrow.difficulty.scorer import Scorer
 from megagrow.errors import DataError
+from megagrow.shards.draws import draws
+from megagrow.shards.shard import Shard, find, look_at
 from megagrow.tokenization.parity import check_parity
-from megagrow.units import format_count
+from megagrow.tokenization.tokenizer import Tokenizer
+from megagrow.units import counted, format_count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +42,8 @@ class Fitted:
 def fitted(
     settings: Settings,
     shards: Sequence[Shard],
-    encoding: Encoding,
     opened: OpenEncoding,
+    given: Scorer | None,
     output: Output,
     progress: Progress,
 ) -> Fitted:
@@ -52,48 +55,103 @@ def fitted(
     """
     if output.levels.exists():  # written last
         found, notes = levels.load(output.levels)
-        progress.say(f"thresholds were frozen before: {_thresholds(found)}")
+        check_sampled(notes, shards, output)
+        progress.say(f"thresholds were frozen before: {thresholds_line(found)}")
         return Fitted(levels=found, notes=notes)
-    texts = draw_sample(settings, shards, settings.sample_documents, progress)
+    texts, sampled, damaged = draw_sample(settings, shards, settings.sample_documents, progress)
     if not texts:
-        raise DataError("no input file holds a text: is --text-key right? Nothing was written")
+        raise DataError("no input file holds a text: is --text-key right?")
     compared = _check_engine(opened, texts, settings.seed, progress)
-    scorer = _scorer(settings, texts, opened, encoding, progress)
+    scorer = given or _counted(settings, texts, opened, progress)
     _replace(output.scorer, scorer)
     sample = fit.score_sample(texts, scorer, opened)
     fit.save_sample(sample, output.sample)
     if settings.frozen is None:
-        found = fit.fit_levels(settings, scorer, sample, encoding.tokenizer_hash)
+        found = fit.fit_levels(settings, scorer, sample, opened.tokenizer.file_hash)
     else:
-        found = _frozen(settings.frozen, scorer, encoding)
+        found = _frozen(settings.frozen, scorer, opened.tokenizer)
     plot_scores(output.plot, sample, found, scorer.unit)
     notes = {
         "kind": scorer.kind,
         "unit": scorer.unit,
+        "sample_files": sorted(shard.fingerprint for shard in sampled),
+        "sample_damaged": sorted(each.location for each in damaged),
         "sample_documents": int(sample.scores.size),
         "sample_tokens": int(sample.tokens.sum()),
         "sample_shares": fit.shares(found, sample),
         "parity_documents": compared,
-        "engine": encoding.engine_version,
+        "engine": opened.engine.version,
         "seed": settings.seed,
     }
+    for name, share in notes["sample_shares"].items():
+        if not share:
+            progress.say(
+                f"warning: no sampled document is in level {name!r}; a job whose level stays empty "
+                "ends with an error"
+            )
     levels.save(found, output.levels, notes)
-    progress.say(f"thresholds ({scorer.unit}): {_thresholds(found)}")
+    progress.say(f"thresholds ({scorer.unit}): {thresholds_line(found)}")
     return Fitted(levels=found, notes=notes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A damaged file that gave nothing to the sample."""
+
+    location: str
+    """Where it is."""
+
+    error: str
+    """What is wrong with it."""
+
+
+def check_sampled(notes: Mapping[str, Any], shards: Sequence[Shard], output: Output) -> None:
+    """Frozen thresholds stay while files are mended or left out, and for no other inputs.
+
+    Raises:
+        DataError: there are other files, or one that the thresholds were fitted on is gone.
+    """
+    known = set(json.loads(output.locations.read_text(encoding="utf-8")))
+    new = [shard.location for shard in shards if shard.location not in known]
+    gone = set(notes["sample_files"]) - {shard.fingerprint for shard in shards}
+    if new or gone:
+        what = f"{new[0]} is new" if new else "some of them are gone or have changed"
+        raise DataError(
+            f"{output.folder} holds unfinished work on other inputs ({what}): its thresholds are "
+            "fitted on those; choose another --output, or drop what is there with --overwrite"
+        )
+
+
+def given_scorer(settings: Settings, tokenizer: Tokenizer) -> Scorer | None:
+    """The scorer that is made already; None where counts are to be taken first.
+
+    Raises:
+        DataError: it cannot be used, or reads the ids of another tokenizer.
+    """
+    if settings.frozen is not None:
+        levels.load(settings.frozen)  # says what is wrong with it before its scorer is looked for
+        scorer = store.load(settings.frozen.parent / "scorer")
+    elif settings.scorer == "surprisal":
+        return None
+    else:
+        scorer = store.parse(settings.scorer)
+    if scorer.tokenizer_hash not in (None, tokenizer.file_hash):
+        raise DataError(
+            f"the {scorer.kind} scorer reads the ids of another tokenizer than --tokenizer: use "
+            "the one it was made with, or fit it again"
+        )
+    return scorer
 
 
 def draw_sample(
     settings: Settings, shards: Sequence[Shard], documents: int, progress: Progress
-) -> list[str]:
-    """Texts of a seeded sample of the shards.
-
-    Raises:
-        DataError: a sampled shard is damaged, and damaged ones are not to be skipped.
-    """
+) -> tuple[list[str], list[Shard], list[LeftOut]]:
+    """Texts of a seeded sample of the shards, the shards they are from, and damaged ones."""
     tasks = draws(
         shards, documents=documents, most_shards=settings.sample_shards, seed=settings.seed
     )
     found: dict[int, list[str]] = {}
+    damaged: list[LeftOut] = []
     with progress.phase("sampling", sum(task.shard.size for task in tasks)):
         for number, result in run(
             draw,
@@ -102,11 +160,14 @@ def draw_sample(
             workers=settings.workers,
             report=progress.advance,
         ):
-            # A damaged shard is reported with the others, when every good one is done.
-            found[number] = [] if isinstance(result, Damaged) else result
+            if isinstance(result, Damaged):
+                damaged.append(LeftOut(location=tasks[number].shard.location, error=result.error))
+            else:
+                found[number] = result
     texts = [text for number in sorted(found) for text in found[number]]
-    progress.say(f"sampled {len(texts):,} documents of {len(tasks)} files")
-    return texts
+    left_out = f", {len(damaged)} damaged ones left out" if damaged else ""
+    progress.say(f"sampled {len(texts):,} documents of {counted(len(tasks), 'file')}{left_out}")
+    return texts, [tasks[number].shard for number in sorted(found)], damaged
 
 
 def _check_engine(opened: OpenEncoding, texts: Sequence[str], seed: int, progress: Progress) -> int:
@@ -117,39 +178,24 @@ def _check_engine(opened: OpenEncoding, texts: Sequence[str], seed: int, progres
     return compared
 
 
-def _scorer(
-    settings: Settings,
-    texts: Sequence[str],
-    opened: OpenEncoding,
-    encoding: Encoding,
-    progress: Progress,
+def _counted(
+    settings: Settings, texts: Sequence[str], opened: OpenEncoding, progress: Progress
 ) -> Scorer:
-    if settings.frozen is not None:
-        return _usable(store.load(settings.frozen.parent / "scorer"), encoding)
-    if settings.scorer != "surprisal":
-        return _usable(store.parse(settings.scorer), encoding)
-    counted = texts
+    """Surprisal, with counts from the reference files or from the sample."""
     if settings.reference:
         shards = [look_at(each) for each in find(settings.reference)]
-        counted = draw_sample(settings, shards, settings.sample_documents, progress)
-    scorer = fit.fit_surprisal(counted, opened)
+        texts, _, damaged = draw_sample(settings, shards, settings.sample_documents, progress)
+        if damaged:
+            raise DataError(f"the reference cannot be counted: {damaged[0].error}")
+    scorer = fit.fit_surprisal(texts, opened)
     where = "the reference files" if settings.reference else "the sample itself"
     progress.say(f"surprisal counts {format_count(int(scorer.counts.sum()))} tokens of {where}")
     return scorer
 
 
-def _usable(scorer: Scorer, encoding: Encoding) -> Scorer:
-    if scorer.tokenizer_hash not in (None, encoding.tokenizer_hash):
-        raise DataError(
-            f"the {scorer.kind} scorer reads the ids of another tokenizer than --tokenizer: use "
-            "the one it was made with, or fit it again"
-        )
-    return scorer
-
-
-def _frozen(file: Path, scorer: Scorer, encoding: Encoding) -> Levels:
+def _frozen(file: Path, scorer: Scorer, tokenizer: Tokenizer) -> Levels:
     found, _ = levels.load(file)
-    if found.tokenizer_hash != encoding.tokenizer_hash:
+    if found.tokenizer_hash != tokenizer.file_hash:
         raise DataError(f"{file}: fitted with another tokenizer than --tokenizer")
     if found.scorer_digest != scorer.digest:
         raise DataError(f"{file}: fitted with another scorer than {file.parent / 'scorer'}")
@@ -161,7 +207,8 @@ def _replace(folder: Path, scorer: Scorer) -> None:
     store.save(scorer, folder)
 
 
-def _thresholds(found: Levels) -> str:
+def thresholds_line(found: Levels) -> str:
+    """Names with the thresholds between them."""
     parts = [found.names[0]]
     for name, threshold in zip(found.names[1:], found.thresholds, strict=True):
         parts += [f"< {threshold:.4g} <=", name]

@@ -6,30 +6,14 @@ chosen depends on the seed and the shards' contents, not on their order or on th
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from megagrow.bucketing.pool import Report
-from megagrow.bucketing.reading.rows import read
-from megagrow.bucketing.reading.shards import Shard, check_unchanged
-from megagrow.bucketing.writing.part import Advance
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Draw:
-    """How many documents to take from a shard."""
-
-    shard: Shard
-    """The shard."""
-
-    documents: int
-    """How many; all of them, where it has fewer."""
-
-    seed: int
-    """Seed of the choice."""
+from megagrow.bucketing.pool import Advance, Report
+from megagrow.shards.draws import Draw, rank
+from megagrow.shards.rows import read
+from megagrow.shards.shard import check_unchanged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,25 +28,6 @@ class TextKey:
         return self.name
 
 
-def draws(shards: Sequence[Shard], *, documents: int, most_shards: int, seed: int) -> list[Draw]:
-    """Which shards to sample, and how much of each: in proportion to their sizes.
-
-    Args:
-        shards: all of them.
-        documents: how many documents to draw, rounded up for each shard.
-        most_shards: how many shards to read.
-        seed: seed of the choice.
-    """
-    filled = [shard for shard in shards if shard.size]
-    chosen = sorted(filled, key=lambda shard: _rank(shard, seed))[:most_shards]
-    chosen.sort(key=lambda shard: shard.location)
-    total = sum(shard.size for shard in chosen)
-    return [
-        Draw(shard=shard, documents=-(-documents * shard.size // total), seed=seed)
-        for shard in chosen
-    ]
-
-
 def draw(task: Draw, key: str, report: Report) -> list[str]:
     """The sampled texts of a shard, in its order.
 
@@ -70,7 +35,7 @@ def draw(task: Draw, key: str, report: Report) -> list[str]:
         DataError: the shard is damaged, or changed since the job began.
     """
     check_unchanged(task.shard)
-    generator = np.random.default_rng(list(_rank(task.shard, task.seed)))
+    generator = np.random.default_rng(list(rank(task.shard, task.seed)))
     kept: list[tuple[float, int, str]] = []
     limit, consumed = 1.0, 0
     for rows in read(task.shard, key=key):
@@ -80,11 +45,7 @@ def draw(task: Draw, key: str, report: Report) -> list[str]:
         if len(kept) > 2 * task.documents:
             kept = sorted(kept)[: task.documents]
             limit = kept[-1][0]
-        report(Advance(input_bytes=rows.consumed - consumed, text_bytes=0, tokens=0, documents=0))
+        report(Advance(input_bytes=rows.consumed - consumed))
         consumed = rows.consumed
     kept = sorted(kept)[: task.documents]
     return [text for _, _, text in sorted(kept, key=lambda each: each[1])]
-
-
-def _rank(shard: Shard, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed} {shard.fingerprint}".encode()).digest()

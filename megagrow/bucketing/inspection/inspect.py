@@ -12,11 +12,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from megagrow.bucketing.reading.blocks import lines
-from megagrow.bucketing.reading.shards import look_at
-from megagrow.bucketing.recutting.finished import BucketFile, Finished
+from megagrow.bucketing.finished import Finished, FinishedFile
 from megagrow.bucketing.recutting.survey import Window, windows
 from megagrow.errors import DataError
+from megagrow.shards.blocks import lines
+from megagrow.shards.shard import look_at
 from megagrow.tokenization.tokenizer import Tokenizer
 
 Choice = Literal["random", "hardest", "easiest", "near-thresholds"]
@@ -120,7 +120,7 @@ def level_of(found: Finished, name: str) -> int:
 
 def choose(
     found: Finished, level: int, *, count: int, choice: Choice, seed: int
-) -> list[tuple[BucketFile, int]]:
+) -> list[tuple[FinishedFile, int]]:
     """Documents of a bucket: files and numbers in them.
 
     `random` takes each with the same chance, in the order of the bucket. The others look at every
@@ -144,7 +144,7 @@ def choose(
 
 
 def show(
-    found: Finished, file: BucketFile, number: int, tokenizer: Tokenizer, characters: int
+    found: Finished, file: FinishedFile, number: int, tokenizer: Tokenizer, characters: int
 ) -> Shown:
     """A document with the beginning of its text.
 
@@ -191,18 +191,18 @@ def source_row(found: Finished, number: int, row: int) -> dict[str, Any]:
     if shard.format == "parquet":
         return _parquet_row(shard.location, row)
     first = 0
-    for chunk, too_long, _ in lines(shard):
+    for chunk, _ in lines(shard):
         if row < first + len(chunk):
             value = orjson.loads(chunk[row - first].removeprefix(b"\xef\xbb\xbf"))
             return dict(value) if isinstance(value, dict) else {"": value}
-        first += len(chunk) + too_long
+        first += len(chunk)
     raise DataError(f"{shard.location}: has {first} rows, no row {row}")
 
 
 def _parquet_row(location: str, row: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
-    from megagrow.bucketing.reading.storage import open_binary
+    from megagrow.shards.storage import open_binary
 
     with open_binary(location) as stream:
         file = pq.ParquetFile(stream)
@@ -227,7 +227,7 @@ def _merit(window: Window, found: Finished, level: int, choice: Choice) -> NDArr
     return nearest
 
 
-def _located(files: list[BucketFile], number: int) -> tuple[BucketFile, int]:
+def _located(files: list[FinishedFile], number: int) -> tuple[FinishedFile, int]:
     for file in files:
         if number < file.documents:
             return file, number
@@ -235,7 +235,7 @@ def _located(files: list[BucketFile], number: int) -> tuple[BucketFile, int]:
     raise IndexError(number)
 
 
-def _scores(files: list[BucketFile]) -> NDArray[np.float32]:
+def _scores(files: list[FinishedFile]) -> NDArray[np.float32]:
     """Scores of all documents, or, of very many, of blocks of them at even distances."""
     total = sum(file.documents for file in files)
     blocks = max(1, _SAMPLED_SCORES // _SAMPLED_TOGETHER)

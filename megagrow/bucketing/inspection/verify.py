@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megagrow.bucketing.pool import Damaged, Nothing, Report, run
+from megagrow.bucketing.finished import Finished, FinishedFile
+from megagrow.bucketing.pool import Advance, Damaged, Nothing, Report, run
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.recutting.finished import BucketFile, Finished
 from megagrow.bucketing.recutting.survey import WINDOW, Runs, survey
-from megagrow.bucketing.writing.part import Advance
 from megagrow.errors import DataError
 from megagrow.tokenization.tokenizer import load
 
@@ -76,7 +75,7 @@ def _check_tokenizer(found: Finished) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Task:
-    file: BucketFile
+    file: FinishedFile
     runs: Runs
     crc32: tuple[int, ...]
     eod: int
@@ -122,7 +121,7 @@ def _check_file(task: _Task, _: None, report: Report) -> list[str]:
             crc = zlib.crc32(ids.data, crc)
             wrong = wrong or _wrong_ids(ids, lengths, first, task)
             size = ids.nbytes
-            report(Advance(input_bytes=size, text_bytes=0, tokens=0, documents=lengths.size))
+            report(Advance(input_bytes=size, documents=lengths.size))
         if wrong:
             faults.append(f"{file.path('.bin')}: {wrong}")
         if crc != task.crc32[place]:
@@ -133,7 +132,7 @@ def _check_file(task: _Task, _: None, report: Report) -> list[str]:
     return faults
 
 
-def _documents(file: BucketFile, first: int, end: int) -> Iterator[tuple[int, NDArray[np.int32]]]:
+def _documents(file: FinishedFile, first: int, end: int) -> Iterator[tuple[int, NDArray[np.int32]]]:
     """Numbers of documents, and their lengths, some MiB of tokens at a time."""
     while first < end:
         lengths = file.lengths(first, min(end - first, _TOKENS // 64))
@@ -167,7 +166,7 @@ def _wrong_ids(
 
 def _check_rows(found: Finished, runs: Sequence[Runs]) -> Iterator[str]:
     """What is wrong with where the rows are: none in two places, none beyond the last."""
-    where: dict[int, list[tuple[BucketFile, int, int]]] = {}
+    where: dict[int, list[tuple[FinishedFile, int, int]]] = {}
     for file, each in zip(found.files, runs, strict=True):
         starts = each.starts.tolist()
         for place, number in enumerate(each.inputs.tolist()):
@@ -179,7 +178,7 @@ def _check_rows(found: Finished, runs: Sequence[Runs]) -> Iterator[str]:
             yield f"{found.folder}: input file {number}: {fault}"
 
 
-def _wrong_rows(spans: Sequence[tuple[BucketFile, int, int]], rows: int) -> str | None:
+def _wrong_rows(spans: Sequence[tuple[FinishedFile, int, int]], rows: int) -> str | None:
     """What is wrong with the rows of an input file, which rise in each of its spans, or None."""
     places = [first for _, first, _ in spans]
     for low in range(0, rows, _ROWS):

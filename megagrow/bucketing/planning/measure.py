@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from megagrow.bucketing.command.arguments import usable_cores
 from megagrow.bucketing.fitting import fit
 from megagrow.bucketing.levels import Levels, fit_thresholds
-from megagrow.bucketing.reading.rows import read
-from megagrow.bucketing.reading.shards import Shard, look_at
+from megagrow.bucketing.pool import Advance
 from megagrow.bucketing.recipe import Encoding, OpenEncoding, Recipe
 from megagrow.bucketing.settings import Settings
 from megagrow.bucketing.writing import part
-from megagrow.bucketing.writing.part import Advance
 from megagrow.difficulty import store
 from megagrow.difficulty.scorer import Scorer
 from megagrow.errors import DataError
+from megagrow.runtime.environment import usable_cores
+from megagrow.shards.rows import read
+from megagrow.shards.shard import Shard, look_at
 from megagrow.tokenization.batch import TokenBatch
 from megagrow.tokenization.engine import open_engine
 from megagrow.tokenization.tokenizer import load

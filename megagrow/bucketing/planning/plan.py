@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from megagrow.bucketing.planning.measure import Measured, Speed, measure, read_start
-from megagrow.bucketing.reading.shards import find
-from megagrow.bucketing.reading.storage import is_remote, open_binary
 from megagrow.bucketing.settings import Settings
 from megagrow.data.writer import token_dtype
 from megagrow.errors import DataError
+from megagrow.shards.shard import find
+from megagrow.shards.storage import is_remote, open_binary
 from megagrow.tokenization.tokenizer import load
 
 SAMPLE_BYTES = 48 << 20

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megagrow.bucketing.finished import FinishedFile
 from megagrow.bucketing.levels import Levels
-from megagrow.bucketing.pool import Report
-from megagrow.bucketing.recutting.finished import BucketFile
-from megagrow.bucketing.writing.part import Advance
+from megagrow.bucketing.pool import Advance, Report
 from megagrow.bucketing.writing.sidecar import SIDECAR
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
@@ -111,7 +110,7 @@ class NewFile:
 class Cutting:
     """What all workers share."""
 
-    old: tuple[BucketFile, ...]
+    old: tuple[FinishedFile, ...]
     """Files to read."""
 
     new: tuple[NewFile, ...]
@@ -161,7 +160,7 @@ def _copy(piece: Piece, cutting: Cutting, writer: _Writer, report: Report) -> li
         for level in levels:
             outputs[level].add(block, np.flatnonzero(level_of == level), piece.input)
         size = sum(span.nbytes for span in block.spans)
-        report(Advance(input_bytes=size, text_bytes=0, tokens=0, documents=block.rows.size))
+        report(Advance(input_bytes=size, documents=block.rows.size))
     for run, crc in zip(piece.runs, old, strict=True):
         if run.crc32 != crc:
             raise DataError(
@@ -190,7 +189,7 @@ class _Block:
 @dataclass(slots=True)
 class _Cursor:
     run: Run
-    file: BucketFile
+    file: FinishedFile
     done: int = 0
 
     def look(self) -> tuple[NDArray[Any], NDArray[np.int32], bool]:

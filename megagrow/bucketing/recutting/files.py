@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from megagrow.bucketing.finished import Finished, manifest_sha256
 from megagrow.bucketing.levels import Levels
 from megagrow.bucketing.output import Output
 from megagrow.bucketing.pool import Damaged, run
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recutting.cut import Cutting, NewFile, Piece, Run, Target, Task, cut, noted
-from megagrow.bucketing.recutting.finished import Finished, manifest_sha256
 from megagrow.bucketing.recutting.survey import Counts, Runs
 from megagrow.bucketing.writing import merge, sidecar
 from megagrow.bucketing.writing.part import Level

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from megagrow.bucketing import levels as frozen
+from megagrow.bucketing.finished import Finished, open_finished
 from megagrow.bucketing.fitting import fit
 from megagrow.bucketing.fitting.plot import plot_scores
 from megagrow.bucketing.levels import Levels, check_names, check_shares
@@ -25,11 +26,10 @@ from megagrow.bucketing.output import Output, begin, clear, is_finished, sole_wr
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recutting import exact
 from megagrow.bucketing.recutting.files import Layout, Written, write
-from megagrow.bucketing.recutting.finished import Finished, open_finished
 from megagrow.bucketing.recutting.survey import Counts, Runs, count, survey
 from megagrow.bucketing.recutting.survey import fit as fit_shares
 from megagrow.bucketing.settings import DEFAULT_LEVELS, DEFAULT_TOKENS_PER_FILE
-from megagrow.data.manifest import bucket_files, read_manifest, write_manifest
+from megagrow.data.manifest import read_manifest, write_manifest
 from megagrow.difficulty.store import SCORER_FILE
 from megagrow.errors import DataError
 from megagrow.runtime.files import write_atomically
@@ -122,7 +122,7 @@ def rebucket(settings: RebucketSettings, progress: Progress) -> dict[str, Any]:
         _check_filled(levels, counts)
         if settings.overwrite:
             _drop(output, arguments)
-        begin(output, arguments)
+        begin(output, arguments, [])
         _copy_what_stays(found, output)
         layout = Layout(
             found=found,
@@ -190,16 +190,13 @@ def _copy_what_stays(found: Finished, output: Output) -> None:
 
 def _drop(output: Output, arguments: Mapping[str, Any]) -> None:
     """Drops another job's files; what this very job had done before it was stopped stays."""
-    old = read_manifest(output.folder) if output.manifest.exists() else None
-    for file in [each for every in bucket_files(old or {"buckets": {}}).values() for each in every]:
-        for suffix in (".idx", ".bin", ".documents.npy"):
-            (output.folder / f"{file.prefix}{suffix}").unlink(missing_ok=True)
+    finished = output.manifest.exists()
     try:
         same = json.loads(output.arguments.read_text(encoding="utf-8")) == dict(arguments)
     except (OSError, ValueError):
         same = False
     clear(output)
-    if old is not None or not same:
+    if finished or not same:
         shutil.rmtree(output.work, ignore_errors=True)
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megagrow.bucketing.finished import Finished, FinishedFile
 from megagrow.bucketing.levels import Levels
-from megagrow.bucketing.pool import Damaged, Nothing, Report, run
+from megagrow.bucketing.pool import Advance, Damaged, Nothing, Report, run
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recutting import exact
 from megagrow.bucketing.recutting.exact import Histogram
-from megagrow.bucketing.recutting.finished import BucketFile, Finished
-from megagrow.bucketing.writing.part import Advance
 from megagrow.bucketing.writing.sidecar import SIDECAR, sidecar_file
 from megagrow.errors import DataError
 
@@ -70,7 +69,7 @@ class Window:
     """Number of the first one in its file."""
 
 
-def windows(file: BucketFile, size: int = WINDOW) -> Iterator[Window]:
+def windows(file: FinishedFile, size: int = WINDOW) -> Iterator[Window]:
     """All documents of a file, some at a time."""
     for first in range(0, file.documents, size):
         count = min(size, file.documents - first)
@@ -141,13 +140,13 @@ def _each(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Surveyed:
-    file: BucketFile
+    file: FinishedFile
     levels: Levels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Refined:
-    file: BucketFile
+    file: FinishedFile
     ranges: NDArray[np.int64]
 
 
@@ -185,7 +184,7 @@ def _survey(task: _Surveyed, _: None, report: Report) -> Runs:
 
 
 def _check_window(
-    file: BucketFile, window: Window, levels: Levels, place: NDArray[np.int64], before: int,
+    file: FinishedFile, window: Window, levels: Levels, place: NDArray[np.int64], before: int,
     tokens_before: int,
 ) -> None:  # fmt: skip
     where = f"{sidecar_file(file.prefix)}: near document {window.first}"
@@ -267,4 +266,4 @@ def _check_inputs(found: Finished, name: str, runs: Sequence[Runs]) -> None:
 
 def _advance(window: Window) -> Advance:
     size = window.lengths.size
-    return Advance(input_bytes=size * BYTES_PER_DOCUMENT, text_bytes=0, tokens=0, documents=size)
+    return Advance(input_bytes=size * BYTES_PER_DOCUMENT, documents=size)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megagrow.bucketing.reading.rows import Rows
 from megagrow.bucketing.recipe import OpenEncoding
 from megagrow.errors import DataError
+from megagrow.shards.rows import Rows
 from megagrow.tokenization.batch import TokenBatch
 
 

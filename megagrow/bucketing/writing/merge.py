@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megagrow.bucketing.pool import Report
+from megagrow.bucketing.pool import Advance, Report
 from megagrow.bucketing.writing import part, sidecar
 from megagrow.data.manifest import FileStats
 from megagrow.data.writer import write_index
@@ -112,7 +112,7 @@ def merge(file: BucketFile, report: Report) -> FileStats:
         with temporary.open("wb") as out:
             for source in file.sources:
                 _append(part.tokens_file(source.folder, file.level), out)
-                report(source.level.tokens * file.dtype.itemsize)
+                report(Advance(source.level.tokens * file.dtype.itemsize))
             _sync(out)
         publish(temporary, _suffixed(file.prefix, ".bin"))
         with temporary.open("wb") as out:

@@ -22,12 +22,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megagrow.bucketing.reading.rows import Rows, read
-from megagrow.bucketing.reading.shards import Shard, check_unchanged
+from megagrow.bucketing.pool import Advance
 from megagrow.bucketing.recipe import OpenRecipe
 from megagrow.bucketing.writing.encode import encode
 from megagrow.errors import DataError
 from megagrow.runtime.files import publish
+from megagrow.shards.rows import Rows, read
+from megagrow.shards.shard import Shard, check_unchanged
 from megagrow.tokenization.batch import TokenBatch
 
 RECORD = np.dtype([("row", "<u4"), ("length", "<i4"), ("score", "<f4"), ("level", "u1")])
@@ -69,23 +70,6 @@ class Part:
     """What each level holds, easiest first."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Advance:
-    """Work done since the last report."""
-
-    input_bytes: int
-    """Bytes of the shard, as stored."""
-
-    text_bytes: int
-    """UTF-8 bytes of text."""
-
-    tokens: int
-    """Token ids."""
-
-    documents: int
-    """Documents."""
-
-
 def make(shard: Shard, folder: Path, recipe: OpenRecipe, report: Callable[[Advance], None]) -> Part:
     """Reads a shard and writes its part as `folder`.
 
@@ -111,7 +95,7 @@ def make(shard: Shard, folder: Path, recipe: OpenRecipe, report: Callable[[Advan
                 done = writer.add(rows, rows.consumed - consumed)
                 consumed = rows.consumed
                 report(done)
-            report(Advance(input_bytes=shard.size - consumed, text_bytes=0, tokens=0, documents=0))
+            report(Advance(input_bytes=shard.size - consumed))
             part = writer.finish()
         check_unchanged(shard)
         try:

@@ -10,10 +10,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megagrow.bucketing.reading import blocks
-from megagrow.bucketing.reading.rows import read
-from megagrow.bucketing.reading.shards import look_at
 from megagrow.errors import DataError
+from megagrow.shards import blocks
+from megagrow.shards.rows import read
+from megagrow.shards.shard import look_at
 from tests.bucketing import inputs
 
 GOOD = b'{"text": "fine", "x": 1}'
@@ -139,16 +139,47 @@ def test_empty_files_have_no_rows(tmp_path: Path, content: bytes) -> None:
     assert read_all(tmp_path / "x.jsonl") == ([], Counter())
 
 
-@pytest.mark.parametrize("chunk_bytes", [64, 4096])
-def test_huge_rows_are_counted_and_never_held(
+@pytest.mark.parametrize("chunk_bytes", [64, 4096, 1 << 20])
+def test_huge_rows_are_counted_wherever_chunks_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
 ) -> None:
     monkeypatch.setattr(blocks, "LONGEST_LINE", 300)
-    huge = json.dumps({"text": "x" * 5000}).encode()
-    path = inputs.write(tmp_path / "x.jsonl", b"\n".join([GOOD, huge, GOOD, huge]))
-    texts, rejects = read_all(path, chunk_bytes)
-    assert texts == [(0, "fine"), (2, "fine")]
+    huge = [json.dumps({"text": "x" * size}).encode() for size in (289, 290, 5000)]
+    assert [len(line) for line in huge[:2]] == [301, 302]
+    longest = json.dumps({"text": "y" * 288}).encode()
+    lines = [GOOD, huge[0], GOOD, huge[1], huge[2], longest, blocks.TOO_LONG + b"", huge[2]]
+    texts, rejects = read_all(inputs.write(tmp_path / "x.jsonl", b"\n".join(lines)), chunk_bytes)
+    assert texts == [(0, "fine"), (2, "fine"), (5, "y" * 288)]
+    assert rejects == {"row too long": 4, "not JSON": 1}
+
+
+def test_parquet_rows_are_measured_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megagrow.shards.rows.LONGEST_LINE", 10)
+    rows = [{"text": text, "url": ""} for text in ("a" * 10, "a" * 11, "é" * 5, "é" * 6)]
+    texts, rejects = read_all(inputs.write_parquet(tmp_path / "x.parquet", rows))
+    assert [number for number, _ in texts] == [0, 2]
     assert rejects == {"row too long": 2}
+
+
+def test_highly_compressible_files_are_not_unpacked_at_once(tmp_path: Path) -> None:
+    row = json.dumps({"text": "a" * 100_000}).encode() + b"\n"
+    path = inputs.write(tmp_path / "x.jsonl.zst", row * 3000)  # 300 MB in some KB
+    assert path.stat().st_size < 100_000
+    largest = max(sum(map(len, chunk)) for chunk, _ in blocks.lines(look_at(str(path))))
+    assert largest < 160 << 20
+    steady = [sum(map(len, chunk)) for chunk, _ in blocks.lines(look_at(str(path)))][1:]
+    assert max(steady) < 4 * blocks.CHUNK_BYTES
+
+
+def test_long_windows_are_named(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=28)
+    packed = zstandard.ZstdCompressor(compression_params=parameters)
+    stream = packed.compressobj()
+    (tmp_path / "x").write_bytes(stream.compress(GOOD) + stream.flush())
+    with pytest.raises(DataError, match="window above 128 MiB"):
+        read_all(tmp_path / "x")
 
 
 def test_another_text_key(tmp_path: Path) -> None:

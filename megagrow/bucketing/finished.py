@@ -27,7 +27,7 @@ _MAKE = "tools/bucket_by_difficulty.py makes such folders"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BucketFile:
+class FinishedFile:
     """One `.bin` of a bucket with its index and sidecar."""
 
     prefix: Path
@@ -99,7 +99,7 @@ class Finished:
     inputs: tuple[dict[str, Any], ...]
     """Lines of `inputs.jsonl`: every input file, and where its rows went."""
 
-    files: tuple[BucketFile, ...]
+    files: tuple[FinishedFile, ...]
     """Files of all buckets, easiest bucket first, each in the order of the input."""
 
     @property
@@ -112,7 +112,7 @@ class Finished:
         """Names of the buckets, easiest first."""
         return self.levels.names
 
-    def of_level(self, level: int) -> list[BucketFile]:
+    def of_level(self, level: int) -> list[FinishedFile]:
         """The files of a bucket."""
         return [file for file in self.files if file.level == level]
 
@@ -182,7 +182,7 @@ def manifest_sha256(folder: Path) -> str:
 
 def open_file(
     prefix: Path, *, level: int, documents: int, tokens: int, idx_sha256: str, dtype: np.dtype[Any]
-) -> BucketFile:
+) -> FinishedFile:
     """A file of a bucket, after a look at the sizes and headers of its three parts.
 
     Raises:
@@ -215,7 +215,7 @@ def open_file(
             "of another job; copy it again or make it again"
         )
     at = sidecar.sidecar_file(prefix).stat().st_size - documents * sidecar.SIDECAR.itemsize
-    return BucketFile(
+    return FinishedFile(
         prefix=prefix,
         level=level,
         documents=documents,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from megagrow.bucketing.reading.storage import expand, open_binary
 from megagrow.errors import DataError
+from megagrow.shards.storage import expand, is_remote, open_binary
 
 Format = Literal["jsonl", "zstd", "gzip", "parquet"]
 
@@ -22,6 +22,10 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
 _SKIPPABLE_FRAME = b"\x2a\x4d\x18"  # zstd's, after one byte; pzstd begins with it
 _FOREIGN = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"\x04\x22\x4d\x18": "lz4"}
 _EDGE_BYTES = 1 << 20
+
+
+class DamagedShardError(DataError):
+    """A file that is truncated, damaged, changed or gone; the others can still be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +43,9 @@ class Shard:
 
     fingerprint: str
     """Size and CRC-32 of the first and of the last MiB: other content, other fingerprint."""
+
+    modified: int | None = field(default=None, compare=False)
+    """When a local file was last written, in nanoseconds; copying it changes nothing else."""
 
 
 def find(inputs: Iterable[str | Path]) -> list[str]:
@@ -82,6 +89,7 @@ def look_at(location: str) -> Shard:
         format=_format(location, head),
         size=size,
         fingerprint=f"{size}-{zlib.crc32(head):08x}-{zlib.crc32(tail):08x}",
+        modified=None if is_remote(location) else Path(location).stat().st_mtime_ns,
     )
 
 
@@ -91,8 +99,12 @@ def check_unchanged(shard: Shard) -> None:
     Raises:
         DataError: it is not what it was when the job began.
     """
-    if look_at(shard.location).fingerprint != shard.fingerprint:
-        raise DataError(
+    try:
+        now = look_at(shard.location)
+    except DataError as error:
+        raise DamagedShardError(str(error)) from None
+    if (now.fingerprint, now.modified) != (shard.fingerprint, shard.modified):
+        raise DamagedShardError(
             f"{shard.location}: changed since the job began; run again when nothing writes to it"
         )
 
@@ -108,8 +120,8 @@ def check_distinct(shards: Sequence[Shard]) -> None:
         other = seen.setdefault(shard.fingerprint, shard)
         if other is not shard and shard.size:
             raise DataError(
-                f"{other.location} and {shard.location} have the same content, which would repeat "
-                "every document of it: leave one out"
+                f"{other.location} and {shard.location} look the same (size, first and last MiB), "
+                "which would repeat every document: leave one out"
             )
 
 

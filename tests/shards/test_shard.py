@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from megagrow.bucketing.reading.shards import check_distinct, check_unchanged, find, look_at
 from megagrow.errors import DataError
+from megagrow.shards.shard import check_distinct, check_unchanged, find, look_at
 from tests.bucketing import inputs
 
 
@@ -105,7 +105,7 @@ def test_changed_and_vanished_files_are_noticed(tmp_path: Path) -> None:
 
 def test_the_same_content_twice_is_refused(tmp_path: Path) -> None:
     paths = [inputs.write(tmp_path / name, b"{}\n") for name in ("a.jsonl", "b.jsonl")]
-    with pytest.raises(DataError, match=r"a\.jsonl and .*b\.jsonl have the same content"):
+    with pytest.raises(DataError, match=r"a\.jsonl and .*b\.jsonl look the same"):
         check_distinct([look_at(str(path)) for path in paths])
     empty = [inputs.write(tmp_path / name, b"") for name in ("c.jsonl", "d.jsonl")]
     check_distinct([look_at(str(path)) for path in empty])

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from megagrow.bucketing.reading.blocks import CHUNK_BYTES, LONGEST_LINE, lines
-from megagrow.bucketing.reading.parquet import columns
-from megagrow.bucketing.reading.shards import Shard
+from megagrow.shards.blocks import CHUNK_BYTES, LONGEST_LINE, TOO_LONG, lines
+from megagrow.shards.parquet import columns
+from megagrow.shards.shard import Shard
 
 Reject = Literal[
     "blank line", "not UTF-8", "lone surrogate", "not JSON", "not an object", "no text field",
@@ -64,18 +64,18 @@ def read(shard: Shard, *, key: str = "text", chunk_bytes: int = CHUNK_BYTES) -> 
             first += rows.count
             yield rows
         return
-    for chunk, too_long, consumed in lines(shard, chunk_bytes):
+    for chunk, consumed in lines(shard, chunk_bytes):
         if first == 0 and chunk:
             chunk[0] = chunk[0].removeprefix(_BYTE_ORDER_MARK)
-        rows = _parse(chunk, key, first, too_long, consumed)
+        rows = _parse(chunk, key, first, consumed)
         first += rows.count
         yield rows
 
 
-def _parse(chunk: list[bytes], key: str, first: int, too_long: int, consumed: int) -> Rows:
+def _parse(chunk: list[bytes], key: str, first: int, consumed: int) -> Rows:
     texts: list[str] = []
     numbers: list[NDArray[np.int64]] = []
-    rejects: Counter[str] = Counter({"row too long": too_long} if too_long else {})
+    rejects: Counter[str] = Counter()
     # A few at a time, so that the parsed rows, of which little is kept, stay in the cache.
     for start in range(0, len(chunk), _PARSED_TOGETHER):
         part = chunk[start : start + _PARSED_TOGETHER]
@@ -90,7 +90,7 @@ def _parse(chunk: list[bytes], key: str, first: int, too_long: int, consumed: in
         texts=texts,
         numbers=np.concatenate(numbers) if numbers else np.empty(0, np.int64),
         rejects=rejects,
-        count=len(chunk) + too_long,
+        count=len(chunk),
         consumed=consumed,
     )
 
@@ -124,6 +124,8 @@ class _Rejected:
 
 
 def _text(line: bytes, key: str) -> str | _Rejected:
+    if line is TOO_LONG:
+        return _Rejected("row too long")
     if not line.strip():
         return _Rejected("blank line")
     try:
@@ -144,7 +146,8 @@ def _checked(value: object) -> str | _Rejected:
         return _Rejected("text is null")
     if not isinstance(value, str):
         return _Rejected("text is not a string")
-    if len(value) > LONGEST_LINE:  # of a parquet file
+    # Of a parquet file; no character takes more than four bytes.
+    if len(value) * 4 > LONGEST_LINE and len(value.encode(errors="replace")) > LONGEST_LINE:
         return _Rejected("row too long")
     return value or _Rejected("text is empty")
 

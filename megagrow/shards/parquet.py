@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from megagrow.bucketing.reading.shards import Shard
-from megagrow.bucketing.reading.storage import open_binary
 from megagrow.errors import DataError
+from megagrow.shards.shard import DamagedShardError, Shard
+from megagrow.shards.storage import open_binary
 
 _BATCH_ROWS = 1024
 
@@ -42,7 +42,9 @@ def columns(shard: Shard, key: str) -> Iterator[tuple[list[Any], int]]:
                     done = shard.size * rows // max(file.metadata.num_rows, 1)
                     yield _values(batch.column(0)), done
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{shard.location}: damaged ({error}); fetch it again") from None
+            raise DamagedShardError(
+                f"{shard.location}: damaged ({error}); fetch it again"
+            ) from None
 
 
 def _values(column: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from glob import glob, has_magic
 from pathlib import Path
@@ -52,15 +53,15 @@ def open_binary(location: str) -> IO[bytes]:
 def _expand_local(location: str) -> list[str]:
     path = Path(location).expanduser()
     if path.is_file():
-        return [str(path.absolute())]
+        return [_absolute(path)]
     if path.is_dir():
-        found = [each for each in path.rglob("*") if each.is_file() and _is_input(each.name)]
+        found = [each for each in path.rglob("*") if _is_shard(each, path)]
         if not found:
             raise DataError(f"{path}: no file in this folder ends with {', '.join(SUFFIXES)}")
-        return [str(each.absolute()) for each in found]
+        return [_absolute(each) for each in found]
     if has_magic(location):
         found = [Path(each) for each in glob(str(path), recursive=True)]  # noqa: PTH207  # absolute
-        matches = [str(each.absolute()) for each in found if each.is_file()]
+        matches = [_absolute(each) for each in found if each.is_file()]
         if not matches:
             raise DataError(f"{location}: matches no file{_nearest(path.parent, path.name)}")
         return matches
@@ -97,6 +98,16 @@ def _file_system(location: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
         raise DataError(f"{location}: {error}") from None
     return system, str(path)
+
+
+def _absolute(path: Path) -> str:
+    # Not resolve(): the names of links tell the order of the shards, those they lead to may not.
+    return os.path.abspath(path)  # noqa: PTH100
+
+
+def _is_shard(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and _is_input(path.name) and path.is_file()
 
 
 def _is_input(name: str) -> bool:

@@ -9,9 +9,8 @@ from typing import IO
 
 import zstandard
 
-from megagrow.bucketing.reading.shards import Shard
-from megagrow.bucketing.reading.storage import open_binary
-from megagrow.errors import DataError
+from megagrow.shards.shard import DamagedShardError, Shard
+from megagrow.shards.storage import open_binary
 
 CHUNK_BYTES = 8 << 20
 """Decompressed bytes that are handled together: fits the caches, and bounds the memory."""
@@ -19,21 +18,27 @@ CHUNK_BYTES = 8 << 20
 LONGEST_LINE = 16 << 20
 """Bytes of the longest line that is read: it has to be held whole, several times over."""
 
-# Read at once from a compressed shard. Small, as what it decompresses to comes all at once.
-_COMPRESSED_BYTES = 256 << 10
+TOO_LONG = b"a line that is too long"  # Python shares bytes objects of length 1
+"""Stands for a line that was too long; told by identity, so no line of a file can pass for it."""
 
+_STREAM_BYTES = 256 << 10
+# What a piece of a zstd shard decompresses to comes all at once. A piece is as large as the ratio
+# so far lets it be; one of the first size gives 128 MiB at most.
+_FIRST_PIECE, _SMALLEST_PIECE = 4 << 10, 512
+
+_LARGEST_WINDOW = 128 << 20
 _FETCH_AGAIN = "fetch it again"
 
 
-def lines(shard: Shard, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[list[bytes], int, int]]:
+def lines(shard: Shard, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[list[bytes], int]]:
     """Whole lines of a shard in order, without their newline.
 
     Returns:
-        Lines; how many lines after them were too long to hold (0 or 1); and how many bytes of the
-        file have been read.
+        Lines, with `TOO_LONG` itself in the place of each that is longer than `LONGEST_LINE`; and
+        how many bytes of the file have been read.
 
     Raises:
-        DataError: the file is truncated, damaged or cannot be read.
+        DamagedShardError: the file is truncated, damaged or cannot be read.
     """
     rest = b""
     skipping = False  # inside a line that is too long
@@ -47,11 +52,14 @@ def lines(shard: Shard, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[list[b
             skipping = False
         whole = (rest + data).split(b"\n")  # not splitlines(), which splits at \r, too
         rest = whole.pop()
+        if whole and max(map(len, whole)) > LONGEST_LINE:
+            whole = [TOO_LONG if len(line) > LONGEST_LINE else line for line in whole]
         if len(rest) > LONGEST_LINE:
+            whole.append(TOO_LONG)
             rest, skipping = b"", True
-        yield whole, int(skipping), consumed
+        yield whole, consumed
     if rest:
-        yield [rest], 0, consumed
+        yield [rest], consumed
 
 
 def _blocks(shard: Shard, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -61,9 +69,9 @@ def _blocks(shard: Shard, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
         try:
             yield from opened(stream, chunk_bytes)
         except _DamagedError as damage:
-            raise DataError(f"{shard.location}: {damage}") from None
+            raise DamagedShardError(f"{shard.location}: {damage}") from None
         except OSError as error:
-            raise DataError(f"{shard.location}: cannot be read: {error}") from None
+            raise DamagedShardError(f"{shard.location}: cannot be read: {error}") from None
 
 
 class _DamagedError(Exception):
@@ -77,31 +85,44 @@ def _plain(stream: IO[bytes], chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
 
 def _zstd(stream: IO[bytes], chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
     """All frames; zstandard's own stream reader takes a truncated one for the end of the file."""
-    frame = zstandard.ZstdDecompressor().decompressobj()
+    frame = _decompressor()
     begun = False
     pending: list[bytes] = []
-    held = 0
-    data = stream.read(_COMPRESSED_BYTES)
+    held, size = 0, _FIRST_PIECE
+    data = stream.read(_STREAM_BYTES)
     while data:
+        piece, data = data[:size], data[size:]
         try:
-            block = frame.decompress(data)
+            block = frame.decompress(piece)
         except zstandard.ZstdError as error:
+            if "memory" in str(error):
+                raise _DamagedError(
+                    "compressed with a window above 128 MiB (zstd --long): compress it again "
+                    "without --long"
+                ) from None
             raise _DamagedError(f"damaged ({error}); {_FETCH_AGAIN}") from None
+        if block:
+            size = len(piece) * chunk_bytes // len(block)
+            size = max(min(size, _STREAM_BYTES), _SMALLEST_PIECE)
         begun = not frame.eof
         pending.append(block)
         held += len(block)
-        if held >= chunk_bytes:
-            yield b"".join(pending), stream.tell()
-            pending, held = [], 0
-        data = b""
         if frame.eof:
-            data = frame.unused_data
-            frame = zstandard.ZstdDecompressor().decompressobj()
-        data = data or stream.read(_COMPRESSED_BYTES)
+            data = frame.unused_data + data
+            frame = _decompressor()
+        if held >= chunk_bytes:
+            yield b"".join(pending), stream.tell() - len(data)
+            pending, held = [], 0
+        data = data or stream.read(_STREAM_BYTES)
     if begun:
         raise _DamagedError(f"truncated: its last zstd frame has no end; {_FETCH_AGAIN}")
     if held:
         yield b"".join(pending), stream.tell()
+
+
+def _decompressor() -> zstandard.ZstdDecompressionObj:
+    # `zstd --long` asks for windows of up to 2 GiB, which would be the worker's memory.
+    return zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
 
 
 def _gzip(stream: IO[bytes], chunk_bytes: int) -> Iterator[tuple[bytes, int]]:

@@ -1,1 +1,0 @@
-"""Input files -> rows of text."""

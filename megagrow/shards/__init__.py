@@ -1,0 +1,1 @@
+"""Text shards: finding them, knowing them again, and reading their rows."""
