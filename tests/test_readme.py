@@ -29,7 +29,8 @@ def test_data_of_your_own(tmp_path: Path) -> None:
     inputs.tokenizer(tmp_path)
     (block,) = [block for block in BLOCKS if "tools/bucket_by_difficulty.py" in block]
     for command in block.replace("\\\n", " ").splitlines():
-        _python(command, tmp_path)
+        if "python" in command:
+            _python(command, tmp_path)
     assert (tmp_path / "data" / "mine" / "high-school.idx").is_file()
 
 

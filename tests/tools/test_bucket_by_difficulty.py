@@ -53,6 +53,14 @@ def test_it_ends_with_a_table_and_what_to_paste(
         (["--text-key", "txt"], 2, "--text-key"),
         (["--reference", "/nowhere"], 2, "/nowhere"),
         (["/nowhere/*.zst"], 2, "matches no file"),
+        (["--wait"], 2, "--wait does nothing without --executor slurm"),
+        (["--tasks", "3"], 2, "--tasks does nothing without --executor"),
+        (["--price-per-core-hour", "1"], 2, "does nothing without --plan"),
+        (
+            ["--frozen", "x/levels.json", "--levels", "a,b"],
+            2,
+            "--levels does nothing with --frozen",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_error(
@@ -76,6 +84,8 @@ def test_damaged_files_have_an_exit_code_of_their_own(
 ) -> None:
     victim = tmp_path / "in" / "shard_00000000_processed.jsonl.zst"
     victim.write_bytes(victim.read_bytes()[:-9])
+    assert bucket_by_difficulty.main([*arguments, "--plan"]) == 0
+    assert "of text" in capsys.readouterr().out
     assert bucket_by_difficulty.main(arguments) == 3
     assert "leave them out with --skip-damaged" in capsys.readouterr().err
     assert bucket_by_difficulty.main([*arguments, "--skip-damaged"]) == 0

@@ -17,8 +17,9 @@ from megagrow.bucketing.job import bucket
 from megagrow.bucketing.planning.plan import plan
 from megagrow.bucketing.planning.view import render
 from megagrow.bucketing.progress import Progress
-from megagrow.bucketing.settings import Settings
+from megagrow.bucketing.settings import DEFAULT_LEVELS, Settings
 from megagrow.data.manifest import read_manifest
+from megagrow.errors import DataError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def _run(
     options: argparse.Namespace, arguments: Sequence[str], progress: Progress
 ) -> dict[str, Any] | int:
     """The manifest, or the exit code where others work on it or ended without one."""
+    check_used(options)
     settings = settings_of(options)
     tasks = DEFAULT_TASKS if options.tasks is None else options.tasks
     if options.plan:
@@ -66,6 +68,40 @@ def _local_command(arguments: Sequence[str], workers: int) -> list[str]:
     kept = [each for each in arguments[:end] if each != "--wait"]  # it is the same job either way
     changed = ["--executor=local", f"--workers={workers}", "--no-overwrite"]  # the last one counts
     return [sys.executable, "-m", "megagrow.bucketing.command", *kept, *changed, *arguments[end:]]
+
+
+def check_used(options: argparse.Namespace) -> None:
+    """An option that would do nothing is a mistake.
+
+    Raises:
+        DataError: there is one.
+    """
+    only = {
+        "--tasks": (options.tasks is not None, options.executor != "local", "--executor"),
+        "--wait": (options.wait, options.executor == "slurm", "--executor slurm"),
+        "--slurm-option": (
+            bool(options.slurm_option), options.executor == "slurm", "--executor slurm",
+        ),
+        "--slurm-partition": (
+            options.slurm_partition is not None, options.executor == "slurm", "--executor slurm",
+        ),
+        "--slurm-time": (
+            options.slurm_time is not None, options.executor == "slurm", "--executor slurm",
+        ),
+        "--price-per-core-hour": (
+            options.price_per_core_hour is not None, options.plan, "--plan",
+        ),
+    }  # fmt: skip
+    for name, (given, useful, needed) in only.items():
+        if given and not useful:
+            raise DataError(f"{name} does nothing without {needed}")
+    if options.frozen is not None:
+        for name, value, default in (
+            ("--levels", tuple(options.levels), DEFAULT_LEVELS),
+            ("--scorer", options.scorer, "surprisal"),
+        ):
+            if value != default:
+                raise DataError(f"{name} does nothing with --frozen, which names it already")
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

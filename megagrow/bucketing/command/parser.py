@@ -42,7 +42,7 @@ examples:
       --output data/dclm --executor slurm --tasks 64 --slurm-cpus 4 --slurm-time 4:00:00 --wait
 
   # what it would cost, from a sample; writes nothing
-  python tools/bucket_by_difficulty.py shards/ --tokenizer tokenizer.json --output data/thirds \
+  python tools/bucket_by_difficulty.py shards/ --tokenizer tokenizer.json --output data/thirds \\
       --plan --price-per-core-hour 0.04
   # other levels of buckets that are there, without their text (--rebucket --help)
   python tools/bucket_by_difficulty.py --rebucket data/thirds --output data/two --levels plain,hard

@@ -22,7 +22,7 @@ from megagrow.bucketing.planning.measure import Measured, Speed, measure, read_s
 from megagrow.bucketing.settings import Settings
 from megagrow.data.writer import token_dtype
 from megagrow.errors import DataError
-from megagrow.shards.shard import find
+from megagrow.shards.shard import DamagedShardError, find
 from megagrow.shards.storage import is_remote, open_binary
 from megagrow.tokenization.tokenizer import load
 
@@ -158,9 +158,9 @@ def plan(
     """
     files = _sizes(find(settings.inputs))
     kinds = _kinds(files)
-    chosen = [(kind, file) for kind, of in kinds.items() for file in _chosen(of, settings.seed)]
-    quota = max(sample_bytes // len(chosen), 1)
-    starts = [read_start(file.location, settings.text_key, quota) for _, file in chosen]
+    wanted = [(kind, file) for kind, of in kinds.items() for file in _chosen(of, settings.seed)]
+    quota = max(sample_bytes // len(wanted), 1)
+    chosen, starts = _readable(wanted, settings.text_key, quota)
     with tempfile.TemporaryDirectory(prefix="megagrow-plan-") as scratch:
         speed, sampled = measure(settings, starts, Path(scratch))
     measured: dict[str, list[Measured]] = {kind: [] for kind in kinds}
@@ -199,6 +199,23 @@ def plan(
         price_per_core_hour=price_per_core_hour,
         scorer=settings.scorer,
     )
+
+
+def _readable(
+    wanted: list[tuple[str, _File]], key: str, quota: int
+) -> tuple[list[tuple[str, _File]], list[Measured]]:
+    """The files that are not damaged, and their starts; the job would go on without the others."""
+    chosen, starts = [], []
+    damage = ""
+    for kind, file in wanted:
+        try:
+            starts.append(read_start(file.location, key, quota))
+            chosen.append((kind, file))
+        except DamagedShardError as error:
+            damage = str(error)
+    if {kind for kind, _ in chosen} != {kind for kind, _ in wanted}:
+        raise DataError(f"no file to estimate from: {damage}")
+    return chosen, starts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
