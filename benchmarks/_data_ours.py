@@ -280,7 +280,8 @@ def _thaw(argument: Facts, folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in _FROZEN:
         shutil.copy(frozen / name, folder / name)
-    shutil.copytree(frozen / "scorer", folder / "scorer")
+    for name in ("scorer", ".work"):
+        shutil.copytree(frozen / name, folder / name)
 
 
 def _nothing(_: Advance) -> None:

@@ -23,6 +23,7 @@ VERSION = 1
 KINDS = ("surprisal", "readability", "linear", "distilbert")
 """Every kind of scorer."""
 
+_INT8 = "distilbert-int8"
 _TRAINER = "tools/train_difficulty_classifier.py"
 _Description = dict[str, Any]
 
@@ -88,9 +89,9 @@ def parse(text: str, *, device: str = "auto", threads: int | None = None) -> Sco
     """The scorer that a user named.
 
     Args:
-        text: `readability`, `surprisal:FOLDER`, `linear:FOLDER`, `distilbert:FOLDER_OR_HUB_ID`, or
-            a folder that holds `scorer.json`. `surprisal` alone has no counts yet: see
-            `surprisal.fit`.
+        text: `readability`, `surprisal:FOLDER`, `linear:FOLDER`, `distilbert:FOLDER_OR_HUB_ID`,
+            `distilbert-int8:FOLDER` with an exported model, or a folder that holds `scorer.json`.
+            `surprisal` alone has no counts yet: see `surprisal.fit`.
         device: where a classifier runs; see `distilbert.open_model`.
         threads: CPU threads for a classifier.
 
@@ -98,6 +99,8 @@ def parse(text: str, *, device: str = "auto", threads: int | None = None) -> Sco
         DataError: none of these, naming the nearest; or what it names is missing or damaged.
     """
     kind, colon, source = text.partition(":")
+    if kind == _INT8 and source:
+        return open_model(source, backend="onnx", threads=threads)
     if kind not in KINDS or (colon and not source):
         return _from_folder(text, kind, device, threads)
     if not source:
@@ -126,7 +129,8 @@ def _from_folder(text: str, kind: str, device: str, threads: int | None) -> Scor
         raise DataError(f"scorer {text}: this folder holds no {SCORER_FILE}{hint}")
     raise DataError(
         f"scorer {text!r} is none of surprisal, readability, linear:FOLDER, "
-        f"distilbert:FOLDER_OR_HUB_ID, or a folder with {SCORER_FILE}{_nearest(kind)}"
+        f"distilbert:FOLDER_OR_HUB_ID, {_INT8}:FOLDER, or a folder with {SCORER_FILE}"
+        f"{_nearest(kind)}"
     )
 
 

@@ -62,3 +62,10 @@ def test_a_graph_that_computes_something_else_is_refused(
     with pytest.raises(DataError, match="logits are off by"):
         onnx_int8.export(folder)
     assert not (folder / "model.int8.onnx").exists()
+
+
+def test_it_is_named_on_the_command_line_and_loads_again(exported: Path, tmp_path: Path) -> None:
+    named = store.parse(f"distilbert-int8:{exported}", threads=1)
+    assert named.digest != store.parse(f"distilbert:{exported}", threads=1).digest
+    store.save(named, tmp_path)
+    assert store.load(tmp_path, threads=1).digest == named.digest

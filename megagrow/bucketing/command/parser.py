@@ -27,6 +27,8 @@ scorers:
   readability     Flesch-Kincaid grade
   linear:DIR      one weight per token, made by tools/train_difficulty_classifier.py
   distilbert:DIR  a DistilBERT classifier, from a folder or the Hugging Face hub; slow on CPUs
+  distilbert-int8:DIR  the same in int8, exported by the trainer's --export-onnx; for CPUs
+  DIR             a folder with scorer.json, such as the scorer/ of an earlier output
 
 examples:
   # thirds of the tokens, in four processes
