@@ -21,6 +21,8 @@ from megagrow.bucketing.settings import DEFAULT_LEVELS, Settings
 from megagrow.data.manifest import read_manifest
 from megagrow.errors import DataError
 
+_HERE = "--executor=local"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code that its help lists."""
@@ -36,7 +38,7 @@ def _run(
     options: argparse.Namespace, arguments: Sequence[str], progress: Progress
 ) -> dict[str, Any] | int:
     """The manifest, or the exit code where others work on it or ended without one."""
-    check_used(options)
+    check_used(options, arguments)
     settings = settings_of(options)
     tasks = DEFAULT_TASKS if options.tasks is None else options.tasks
     if options.plan:
@@ -66,12 +68,14 @@ def _local_command(arguments: Sequence[str], workers: int) -> list[str]:
     """Runs what these arguments say with the local executor."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     kept = [each for each in arguments[:end] if each != "--wait"]  # it is the same job either way
-    changed = ["--executor=local", f"--workers={workers}", "--no-overwrite"]  # the last one counts
+    changed = [_HERE, f"--workers={workers}", "--no-overwrite"]  # the last one counts
     return [sys.executable, "-m", "megagrow.bucketing.command", *kept, *changed, *arguments[end:]]
 
 
-def check_used(options: argparse.Namespace) -> None:
+def check_used(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """An option that would do nothing is a mistake.
+
+    But for `_local_command`, which leaves the cluster's options to be overruled.
 
     Raises:
         DataError: there is one.
@@ -92,8 +96,9 @@ def check_used(options: argparse.Namespace) -> None:
             options.price_per_core_hour is not None, options.plan, "--plan",
         ),
     }  # fmt: skip
+    overruled = _HERE in arguments
     for name, (given, useful, needed) in only.items():
-        if given and not useful:
+        if given and not useful and not overruled:
             raise DataError(f"{name} does nothing without {needed}")
     if options.frozen is not None:
         for name, value, default in (
