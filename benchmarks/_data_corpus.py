@@ -167,7 +167,7 @@ def _lines(location: str) -> list[bytes]:
     shard = look_at(location)
     if shard.format == "parquet":
         raise DataError(f"{location}: the peers read JSON Lines; give such files")
-    return [line for whole, _ in lines(shard) for line in whole if line]
+    return [bytes(line) for whole, _ in lines(shard) for line in whole if line]
 
 
 def _text(line: bytes) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import awkward  # noqa: F401 - gigatoken imports it with the first text
+import gigatoken
 import numpy as np
 from _data_process import cpu_seconds, peak_bytes
 from numpy.typing import NDArray
@@ -175,8 +176,6 @@ class _WarmFiles:
 
     def open(self) -> Any:
         """Loads the tokenizer, fills its cache, and waits for the other workers."""
-        import gigatoken
-
         tokenizer = gigatoken.Tokenizer(self.tokenizer)
         for shard in self.shards:
             _encode_file(tokenizer, shard)

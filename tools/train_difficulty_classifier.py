@@ -18,9 +18,10 @@ from rich.console import Console
 from megagrow.config.quantity import parse_tokens
 from megagrow.difficulty.classifier import Settings
 from megagrow.difficulty.labels import SCHOOL_CUTS, SCHOOL_LEVELS
-from megagrow.difficulty.plan import Outcome, Plan
 from megagrow.difficulty.progress import Progress
 from megagrow.difficulty.training import train
+from megagrow.difficulty.training_outcome import TrainingOutcome
+from megagrow.difficulty.training_plan import TrainingPlan
 from megagrow.difficulty.training_report import confusion_table, table, write
 from megagrow.errors import ConfigError, MegagrowError
 
@@ -41,7 +42,7 @@ of --lm-tokenizer learns its expected levels. Held-out figures of both are repor
 
 written to the output folder:
   distilbert/   the classifier; score with  tools/bucket_by_difficulty.py --scorer OUTPUT/distilbert
-  linear/       the student, many thousand times as fast;   --scorer OUTPUT/linear
+  linear/       the student, far faster;                    --scorer OUTPUT/linear
   report.json report.png   accuracy, confusion, calibration, agreement; report.json is last
 
 examples:
@@ -179,12 +180,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show(outcome)
     print(f"\n{plan.output}: distilbert/, {'linear/, ' if outcome.student else ''}"
           "report.json and report.png")  # fmt: skip
+    for warning in outcome.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: argparse.Namespace) -> TrainingPlan:
     rate = _FROM_SCRATCH_RATE if options.from_scratch else _PRETRAINED_RATE
-    return Plan(
+    return TrainingPlan(
         inputs=tuple(options.inputs),
         output=options.output,
         levels=tuple(options.levels),
@@ -212,7 +215,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: TrainingOutcome) -> None:
     console = Console()
     console.print(table(outcome))
     title = "Documents by label (row) and by the classifier (column)"

@@ -82,10 +82,9 @@ def pretrained(source: str, levels: Sequence[str], *, max_length: int, seed: int
         seed: of the new head's weights.
 
     Raises:
-        DataError: it is missing, has no safetensors, or reads fewer ids.
+        DataError: as `check_pretrained`, or the model cannot be loaded.
     """
-    folder = model_folder(source)
-    weight_files(folder, "torch")
+    folder = check_pretrained(source, max_length=max_length)
     with quiet_transformers() as transformers, _seeded(seed):
         try:
             model = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -95,10 +94,30 @@ def pretrained(source: str, levels: Sequence[str], *, max_length: int, seed: int
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{source}: cannot be trained from: {error}") from None
-    longest = getattr(model.config, "max_position_embeddings", max_length)
+    return Classifier(model=model.float(), tokenizer=tokenizer)
+
+
+def check_pretrained(source: str, *, max_length: int) -> Path:
+    """Looks for a pretrained model without loading its weights; returns its folder.
+
+    Args:
+        source: folder, or hub id, which is fetched.
+        max_length: ids of a text that are to be read.
+
+    Raises:
+        DataError: it is missing, has no safetensors or no settings, or reads fewer ids.
+    """
+    folder = model_folder(source)
+    weight_files(folder, "torch")
+    with quiet_transformers() as transformers:
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{source}: cannot be trained from: {error}") from None
+    longest = getattr(config, "max_position_embeddings", max_length)
     if max_length > longest:
         raise DataError(f"{source} reads {longest} ids at most: --max-length {longest} or less")
-    return Classifier(model=model.float(), tokenizer=tokenizer)
+    return folder
 
 
 def from_scratch(
@@ -125,11 +144,7 @@ def from_scratch(
     Raises:
         DataError: sizes that make no model.
     """
-    if layers < 1 or hidden_size < 32 or hidden_size % 32:
-        raise DataError(
-            f"a model of {layers} layers and width {hidden_size} cannot be made: it takes one "
-            "layer or more, and a multiple of 32"
-        )
+    check_shape(layers, hidden_size)
     vocabulary = wordpiece(texts, vocab_size)
     with quiet_transformers() as transformers, _seeded(seed):
         tokenizer = transformers.BertTokenizerFast(vocab=vocabulary, model_max_length=max_length)
@@ -141,6 +156,19 @@ def from_scratch(
         )  # fmt: skip
         model = transformers.DistilBertForSequenceClassification(config)
     return Classifier(model=model, tokenizer=tokenizer)
+
+
+def check_shape(layers: int, hidden_size: int) -> None:
+    """What `from_scratch` can make.
+
+    Raises:
+        DataError: it is none of that.
+    """
+    if layers < 1 or hidden_size < 32 or hidden_size % 32:
+        raise DataError(
+            f"a model of {layers} layers and width {hidden_size} cannot be made: --layers 1 or "
+            "more, and --hidden-size a multiple of 32"
+        )
 
 
 def wordpiece(texts: Sequence[str], vocab_size: int) -> dict[str, int]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from megagrow.difficulty.model_files import fingerprints, is_hub_id, model_folder, weight_files
 from megagrow.difficulty.segments import digest_of
 from megagrow.errors import DataError
+from megagrow.tokenization.formats.codec import first_line
 
 Backend = Literal["torch", "onnx"]
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -143,7 +144,7 @@ def open_model(
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{folder}: {_first_line(error)}; is this a classifier?") from None
+            raise DataError(f"{folder}: {first_line(error)}; is this a classifier?") from None
         longest = getattr(config, "max_position_embeddings", None) or max_length or _LONGEST
         if max_length is None:
             max_length = min(longest, _LONGEST)
@@ -230,11 +231,11 @@ def _torch_run(folder: Path, device: str, threads: int | None) -> Run:
             output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+        raise DataError(f"{folder}: cannot be loaded: {first_line(error)}") from None
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise DataError(f"{folder}: its weights are damaged ({_first_line(error)})") from None
+        raise DataError(f"{folder}: its weights are damaged ({first_line(error)})") from None
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         lacking = sorted(map(str, loaded["missing_keys"] or loaded["mismatched_keys"]))
         raise DataError(
@@ -261,7 +262,3 @@ def _onnx_run(folder: Path, device: str, threads: int | None) -> Run:
     if device not in ("auto", "cpu"):
         raise DataError(f"the onnx backend is int8 on the CPU, not on {device}: use backend torch")
     return open_session(weight_files(folder, "onnx")[0], threads)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

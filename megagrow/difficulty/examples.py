@@ -204,7 +204,7 @@ def _values(shard: Shard, text_key: str, label_key: str) -> Iterator[tuple[Any, 
                 row = None
             if isinstance(row, dict):
                 yield row.get(text_key), row.get(label_key), consumed
-            elif line.strip():  # also a line that is too long
+            elif bytes(line).strip():  # also a line that is too long
                 yield None, None, consumed
 
 
@@ -213,5 +213,5 @@ def _nothing(rows: int, left_out: Counter[str], text_key: str, label_key: str | 
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
     return (
         f"none of {rows} rows has {wanted} ({reasons or 'the files are empty'}): check the fields "
-        "with --text-field and --label-field"
+        "with --text-key and --label-field"
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 from megagrow.errors import DataError
+from megagrow.shards.storage import sha256
 
 INT8_FILE = "model.int8.onnx"
 """Name of the quantised model that `megagrow.difficulty.onnx_int8.export` writes."""
@@ -93,15 +93,4 @@ def fingerprints(folder: Path, backend: str) -> dict[str, str]:
     """
     settings = [folder / name for name in _SETTINGS if (folder / name).is_file()]
     settings += sorted(folder.glob("*.safetensors.index.json"))
-    return {path.name: _sha256(path) for path in settings + weight_files(folder, backend)}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
+    return {path.name: sha256(path) for path in settings + weight_files(folder, backend)}

@@ -15,9 +15,10 @@ from megagrow.difficulty import classifier as classifiers
 from megagrow.difficulty import distil, evaluation, labels, onnx_int8, store
 from megagrow.difficulty.distilbert import DistilBert, open_model, quiet_transformers
 from megagrow.difficulty.examples import Sample, check_sizes, level_numbers, sample
-from megagrow.difficulty.plan import Int8, Outcome, Plan, Student
 from megagrow.difficulty.progress import Progress
 from megagrow.difficulty.readability import Readability
+from megagrow.difficulty.training_outcome import Int8, Student, TrainingOutcome
+from megagrow.difficulty.training_plan import TrainingPlan
 from megagrow.errors import DataError
 from megagrow.tokenization.batch import TokenBatch
 from megagrow.tokenization.engine import open_engine
@@ -45,7 +46,7 @@ class _Documents:
         return list(compress(self.texts, chosen.tolist()))
 
 
-def train(plan: Plan, progress: Progress) -> Outcome:
+def train(plan: TrainingPlan, progress: Progress) -> TrainingOutcome:
     """Runs a plan; `plan.output` then holds `distilbert/` and, with a tokenizer, `linear/`.
 
     Raises:
@@ -78,7 +79,7 @@ def train(plan: Plan, progress: Progress) -> Outcome:
     if student is not None:
         digests["linear"] = student.digest
     readability = Readability().score(documents.of(held), None)
-    return Outcome(
+    return TrainingOutcome(
         levels=plan.levels,
         source=documents.source,
         rows=found.rows,
@@ -95,7 +96,7 @@ def train(plan: Plan, progress: Progress) -> Outcome:
     )
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: TrainingPlan) -> None:
     """What can be seen to be wrong before anything is read."""
     if plan.output.exists() and any(plan.output.iterdir()) and not plan.overwrite:
         raise DataError(
@@ -123,9 +124,13 @@ def _check(plan: Plan) -> None:
         onnx_int8.check_installed()
     with quiet_transformers():
         pass
+    if plan.init is None:
+        classifiers.check_shape(plan.layers, plan.hidden_size)
+    else:
+        classifiers.check_pretrained(plan.init, max_length=settings.max_length)
 
 
-def _read(plan: Plan, progress: Progress) -> Sample:
+def _read(plan: TrainingPlan, progress: Progress) -> Sample:
     with progress.phase("reading") as show:
         found = sample(
             plan.inputs,
@@ -139,7 +144,7 @@ def _read(plan: Plan, progress: Progress) -> Sample:
     return found
 
 
-def _labelled(plan: Plan, found: Sample, progress: Progress) -> _Documents:
+def _labelled(plan: TrainingPlan, found: Sample, progress: Progress) -> _Documents:
     held = found.held_out(plan.held_out)
     if found.labels is not None:
         return _Documents(
@@ -167,7 +172,7 @@ def _labelled(plan: Plan, found: Sample, progress: Progress) -> _Documents:
     )
 
 
-def _model(plan: Plan, texts: Sequence[str]) -> classifiers.Classifier:
+def _model(plan: TrainingPlan, texts: Sequence[str]) -> classifiers.Classifier:
     """The untrained classifier; a vocabulary is made from the training texts alone."""
     length, seed = plan.settings.max_length, plan.settings.seed
     if plan.init is not None:
@@ -184,7 +189,7 @@ def _model(plan: Plan, texts: Sequence[str]) -> classifiers.Classifier:
 
 
 def _train(
-    plan: Plan,
+    plan: TrainingPlan,
     model: classifiers.Classifier,
     documents: _Documents,
     progress: Progress,
@@ -201,7 +206,7 @@ def _train(
     return losses
 
 
-def _prepare(plan: Plan) -> None:
+def _prepare(plan: TrainingPlan) -> None:
     """Makes the output folder; takes away what an earlier run left of this one's names."""
     for name in ("distilbert", "linear"):
         if (plan.output / name).is_dir():
@@ -217,7 +222,7 @@ def _probabilities(
 
 
 def _student(
-    plan: Plan,
+    plan: TrainingPlan,
     tokenizer: Tokenizer,
     documents: _Documents,
     probabilities: NDArray[np.float64],
@@ -255,7 +260,7 @@ def _heads(tokenizer: Tokenizer, texts: Sequence[str], first: int) -> TokenBatch
 
 
 def _int8(
-    plan: Plan,
+    plan: TrainingPlan,
     teacher: DistilBert,
     documents: _Documents,
     probabilities: NDArray[np.float64],

@@ -17,24 +17,27 @@ from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
 from megagrow.difficulty.evaluation import Evaluation
-from megagrow.difficulty.plan import Outcome, Plan
+from megagrow.difficulty.training_outcome import TrainingOutcome
+from megagrow.difficulty.training_plan import TrainingPlan
 from megagrow.report.style import INK, RUN_COLOURS, STYLE
 from megagrow.runtime.files import write_atomically
 
 
-def write(plan: Plan, outcome: Outcome) -> None:
+def write(plan: TrainingPlan, outcome: TrainingOutcome) -> None:
     """Writes `report.png`, then `report.json`, into the output folder."""
     with mpl.rc_context(STYLE):
         drawn = _figure(outcome)
         buffer = BytesIO()
         FigureCanvasAgg(drawn).print_png(buffer)
     write_atomically(plan.output / "report.png", buffer.getvalue())
-    document = {"plan": asdict(plan), "outcome": asdict(outcome)}
+    document = {
+        "plan": asdict(plan), "outcome": asdict(outcome), "warnings": outcome.warnings,
+    }  # fmt: skip
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain) + "\n"
     write_atomically(plan.output / "report.json", text)
 
 
-def table(outcome: Outcome) -> Table:
+def table(outcome: TrainingOutcome) -> Table:
     """The figures that matter, for a terminal."""
     result = outcome.evaluation
     shown = Table(title=f"On {result.documents} held-out documents; labels: {outcome.source}")
@@ -66,7 +69,7 @@ def confusion_table(title: str, levels: Sequence[str], counts: Sequence[Sequence
     return shown
 
 
-def _student_rows(outcome: Outcome) -> list[tuple[str, str, str]]:
+def _student_rows(outcome: TrainingOutcome) -> list[tuple[str, str, str]]:
     student = outcome.student
     if student is None:
         return []
@@ -79,7 +82,7 @@ def _student_rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     ]
 
 
-def _figure(outcome: Outcome) -> Figure:
+def _figure(outcome: TrainingOutcome) -> Figure:
     panels = 2 if outcome.student is None else 3
     drawn = Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
     axes = drawn.subplots(1, panels)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from megagrow.shards.blocks import CHUNK_BYTES, LONGEST_LINE, TOO_LONG, lines
+from megagrow.shards.blocks import BLOCK_BYTES, LONGEST_LINE, TOO_LONG, lines
 from megagrow.shards.parquet import columns
 from megagrow.shards.shard import Shard
 
@@ -22,8 +22,13 @@ Reject = Literal[
 ]  # fmt: skip
 """Why a row is in no bucket. The last two are found after tokenization."""
 
+CHUNK_BYTES = 8 << 20
+"""Decompressed bytes whose rows are handled together: bounds the memory."""
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PARSED_TOGETHER = 64
+
+_Line = bytes | memoryview
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,38 +69,57 @@ def read(shard: Shard, *, key: str = "text", chunk_bytes: int = CHUNK_BYTES) -> 
             first += rows.count
             yield rows
         return
-    for chunk, consumed in lines(shard, chunk_bytes):
-        if first == 0 and chunk:
-            chunk[0] = chunk[0].removeprefix(_BYTE_ORDER_MARK)
-        rows = _parse(chunk, key, first, consumed)
-        first += rows.count
-        yield rows
+    batch, consumed = _Batch(first=0), 0
+    for found, consumed in lines(shard, min(chunk_bytes, BLOCK_BYTES)):
+        if batch.first == batch.count == 0:
+            found[0] = bytes(found[0]).removeprefix(_BYTE_ORDER_MARK)
+        batch.add(found, key)
+        if batch.size >= chunk_bytes:
+            yield batch.rows(consumed)
+            batch = _Batch(first=batch.first + batch.count)
+    if batch.count:
+        yield batch.rows(consumed)
 
 
-def _parse(chunk: list[bytes], key: str, first: int, consumed: int) -> Rows:
-    texts: list[str] = []
-    numbers: list[NDArray[np.int64]] = []
-    rejects: Counter[str] = Counter()
-    # A few at a time, so that the parsed rows, of which little is kept, stay in the cache.
-    for start in range(0, len(chunk), _PARSED_TOGETHER):
-        part = chunk[start : start + _PARSED_TOGETHER]
-        found = _all_good(part, key)
-        if found is None:
-            found, kept = _one_by_one(part, key, rejects)
-            numbers.append(first + start + np.array(kept, dtype=np.int64))
-        else:
-            numbers.append(np.arange(first + start, first + start + len(part)))
-        texts += found
-    return Rows(
-        texts=texts,
-        numbers=np.concatenate(numbers) if numbers else np.empty(0, np.int64),
-        rejects=rejects,
-        count=len(chunk),
-        consumed=consumed,
-    )
+@dataclass(kw_only=True, slots=True)
+class _Batch:
+    """Rows that are gathered to be given out together."""
+
+    first: int
+    texts: list[str] = field(default_factory=list)
+    numbers: list[NDArray[np.int64]] = field(default_factory=list)
+    rejects: Counter[str] = field(default_factory=Counter)
+    count: int = 0
+    size: int = 0  # bytes of the lines
+
+    def add(self, lines: list[_Line], key: str) -> None:
+        """Parses lines."""
+        # A few at a time, so that the parsed rows, of which little is kept, stay in the cache.
+        for start in range(0, len(lines), _PARSED_TOGETHER):
+            part = lines[start : start + _PARSED_TOGETHER]
+            begin = self.first + self.count
+            found = _all_good(part, key)
+            if found is None:
+                found, kept = _one_by_one(part, key, self.rejects)
+                self.numbers.append(begin + np.array(kept, dtype=np.int64))
+            else:
+                self.numbers.append(np.arange(begin, begin + len(part)))
+            self.texts += found
+            self.count += len(part)
+        self.size += sum(map(len, lines)) + len(lines)
+
+    def rows(self, consumed: int) -> Rows:
+        """What was gathered."""
+        return Rows(
+            texts=self.texts,
+            numbers=np.concatenate(self.numbers),
+            rejects=self.rejects,
+            count=self.count,
+            consumed=consumed,
+        )
 
 
-def _all_good(part: list[bytes], key: str) -> list[str] | None:
+def _all_good(part: list[_Line], key: str) -> list[str] | None:
     """Texts of all rows, or None if any has something wrong: the common case, without a loop."""
     try:
         texts = [row[key] for row in map(orjson.loads, part)]
@@ -104,7 +128,7 @@ def _all_good(part: list[bytes], key: str) -> list[str] | None:
     return texts if set(map(type, texts)) == {str} and "" not in texts else None
 
 
-def _one_by_one(part: list[bytes], key: str, rejects: Counter[str]) -> tuple[list[str], list[int]]:
+def _one_by_one(part: list[_Line], key: str, rejects: Counter[str]) -> tuple[list[str], list[int]]:
     """Texts of the good rows and their places; counts the others."""
     texts: list[str] = []
     kept: list[int] = []
@@ -123,9 +147,10 @@ class _Rejected:
     reason: Reject
 
 
-def _text(line: bytes, key: str) -> str | _Rejected:
-    if line is TOO_LONG:
+def _text(view: _Line, key: str) -> str | _Rejected:
+    if view is TOO_LONG:
         return _Rejected("row too long")
+    line = bytes(view)
     if not line.strip():
         return _Rejected("blank line")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from difflib import get_close_matches
 from glob import glob, has_magic
@@ -17,6 +18,8 @@ SUFFIXES = tuple(
 
 Not .json: that is a tokenizer or a note beside the shards.
 """
+
+_HASHED_BYTES = 1 << 20
 
 
 def is_remote(location: str) -> bool:
@@ -48,6 +51,22 @@ def open_binary(location: str) -> IO[bytes]:
         return stream
     except OSError as error:
         raise DataError(f"{location}: cannot be opened: {_reason(error)}") from None
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a local file, read some MiB at a time, as hexadecimal text.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(_HASHED_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {_reason(error)}") from None
+    return digest.hexdigest()
 
 
 def _expand_local(location: str) -> list[str]:

@@ -14,7 +14,7 @@ import psutil
 
 from megagrow.errors import DataError
 from megagrow.tokenization.batch import TokenBatch
-from megagrow.tokenization.formats.codec import GIGATOKEN_REQUIREMENT
+from megagrow.tokenization.formats.codec import GIGATOKEN_REQUIREMENT, first_line
 from megagrow.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def open_engine(tokenizer: Tokenizer, name: str = "auto", *, parallel: bool = Fa
     try:
         return GigatokenEngine(tokenizer, parallel=parallel)
     except Exception as error:  # gigatoken raises RuntimeError, ValueError and others
-        reason = _first_line(error)
+        reason = first_line(error)
         if name == "gigatoken":
             if isinstance(error, DataError):
                 raise
@@ -185,7 +185,3 @@ def _check_unicode(texts: Sequence[str]) -> None:
 
 def _package_and_version(package: str) -> str:
     return f"{package} {importlib.metadata.version(package)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from megagrow.difficulty import readability
@@ -21,12 +21,14 @@ VOWELS = "aeiouyAEIOUY"
 def count_slowly(text: str, longest: int = 50) -> tuple[int, int, int]:
     """Words, syllables and sentences of a text, as the module's documentation defines them."""
     content = text.encode().decode("latin-1")  # one character for each byte
+    # General punctuation first, so that none of it is taken for a letter beside an apostrophe.
+    content = content.replace("\xe2\x80\x99", "\x00" * 3)
+    content = re.sub(r"\xe2[\x80\x81].?", lambda match: " " * len(match[0]), content, flags=re.S)
     content = re.sub(
-        rf"(?<={LETTER})(?:'|\xe2\x80\x99)(?={LETTER})",
+        rf"(?<={LETTER})(?:'|\x00\x00\x00)(?={LETTER})",
         lambda match: "\xff" * len(match[0]),
         content,
-    )
-    content = re.sub(r"\xe2[\x80\x81].?", lambda match: " " * len(match[0]), content, flags=re.S)
+    ).replace("\x00", " ")
     sentences = words = syllables = 0
     for sentence in re.split(r"[.!?](?![A-Za-z0-9.!?\x80-\xff])|(?<=\n)(?=\n)", content):
         found = re.findall(rf"{LETTER}+", sentence)
@@ -53,6 +55,7 @@ PROSE = st.text(st.sampled_from("aeioulstdTE .!?'3\n-’—é"), max_size=80)
 
 
 @given(st.lists(st.one_of(PROSE, st.text(max_size=30)), max_size=6))
+@example(["—’—", "a’’b", "a'’b", "a’'b", "a’b", "’a’"])
 def test_equals_the_definition(texts: list[str]) -> None:
     texts = [text.replace("\x00", "") for text in texts]
     counts = Readability().count(texts)

@@ -170,7 +170,7 @@ def test_highly_compressible_files_are_not_unpacked_at_once(tmp_path: Path) -> N
     largest = max(sum(map(len, chunk)) for chunk, _ in blocks.lines(look_at(str(path))))
     assert largest < 160 << 20
     steady = [sum(map(len, chunk)) for chunk, _ in blocks.lines(look_at(str(path)))][1:]
-    assert max(steady) < 4 * blocks.CHUNK_BYTES
+    assert max(steady) < 32 * blocks.BLOCK_BYTES
 
 
 def test_long_windows_are_named(tmp_path: Path) -> None:

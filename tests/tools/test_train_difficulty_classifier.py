@@ -61,9 +61,10 @@ def test_labels_to_classifier_student_and_report(
     output = tmp_path / "out"
     tokenizer = shard.parent / "tokenizer.json"
     assert run(shard, output, "--epochs", "12", "--lm-tokenizer", str(tokenizer)) == 0
-    shown = capsys.readouterr().out
+    shown, errors = capsys.readouterr()
     assert "accuracy" in shown
     assert "linear student" in shown
+    assert "warning" not in errors
     outcome = json.loads((output / "report.json").read_text())["outcome"]
     evaluation, student = outcome["evaluation"], outcome["student"]
     assert evaluation["accuracy"] > 0.8 > 0.5 > evaluation["majority"]
@@ -125,6 +126,7 @@ def test_a_pretrained_model_is_trained_on(shard: Path, tmp_path: Path) -> None:
         (["--documents", "12"], [], "documents to train on"),
         (["--held-out", "1.5"], [], "a share between 0 and 1"),
         (["--epochs", "0"], [], "start at 1"),
+        ([], ["--label-field", "lvl"], "check the fields with --text-key and --label-field"),
         (["--lm-tokenizer", "/no/such"], [], "/no/such"),
         ([], ["--silver", "--levels", "a,b"], "2 levels are cut by 1 rising grades"),
         ([], ["--silver", "--cuts", "16,12"], "rising grades"),
@@ -143,6 +145,32 @@ def test_mistakes_are_told_before_training(
     assert run(shard, tmp_path / "out", *more, labels=labels) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--from-scratch", "--hidden-size", "33"], "--hidden-size a multiple of 32"),
+        (["--from-scratch", "--layers", "0"], "--layers 1 or more"),
+        (["--init", "/no/such"], "/no/such: no such folder"),
+        (["--init", "{}"], "no config.json"),
+    ],
+)
+def test_a_model_that_cannot_be_made_is_told_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    arguments = [each.format(tmp_path) for each in more]
+    missing = str(tmp_path / "missing.jsonl")  # would be told of first, were it looked for
+    assert main([missing, "--output", str(tmp_path / "out"), "--silver", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_classifier_that_learned_nothing_is_warned_of(
+    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(shard, tmp_path / "out", "--epochs", "1", "--learning-rate", "1e-9") == 0
+    assert "warning: the classifier learned nothing that shows" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]) == 1
 
 
 def test_what_is_there_is_not_overwritten_unasked(

@@ -193,7 +193,7 @@ def source_row(found: Finished, number: int, row: int) -> dict[str, Any]:
     first = 0
     for chunk, _ in lines(shard):
         if row < first + len(chunk):
-            value = orjson.loads(chunk[row - first].removeprefix(b"\xef\xbb\xbf"))
+            value = orjson.loads(bytes(chunk[row - first]).removeprefix(b"\xef\xbb\xbf"))
             return dict(value) if isinstance(value, dict) else {"": value}
         first += len(chunk)
     raise DataError(f"{shard.location}: has {first} rows, no row {row}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,10 @@ from megagrow.bucketing.pool import Advance, Damaged, Nothing, Report, run
 from megagrow.bucketing.progress import Progress
 from megagrow.bucketing.recutting.survey import WINDOW, Runs, survey
 from megagrow.errors import DataError
+from megagrow.shards.storage import sha256
 from megagrow.tokenization.tokenizer import load
 
 _TOKENS = 4 << 20
-_HASHED = 4 << 20
 _ROWS = 1 << 24
 
 
@@ -110,7 +108,7 @@ def _check_files(
 
 def _check_file(task: _Task, _: None, report: Report) -> list[str]:
     file, faults = task.file, []
-    if _sha256(file.path(".idx")) != file.idx_sha256:
+    if sha256(file.path(".idx")) != file.idx_sha256:
         faults.append(f"{file.path('.idx')}: not the index that was written (sha256)")
     starts = task.runs.starts.tolist()
     for place, number in enumerate(task.runs.inputs.tolist()):
@@ -199,11 +197,3 @@ def _wrong_rows(spans: Sequence[tuple[FinishedFile, int, int]], rows: int) -> st
             row_ = int(file.records(place, 1)["row"][0])
             return f"{file.prefix.name} has row {row_} of it, but there are {rows}"
     return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_HASHED):
-            digest.update(block)
-    return digest.hexdigest()

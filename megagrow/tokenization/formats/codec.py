@@ -117,6 +117,11 @@ def optional_package(module: str, purpose: str, requirement: str | None = None) 
         ) from error
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says first; some add pages."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 def gigatoken_module(module: str = "gigatoken") -> Any:
     """Imports gigatoken, or a module of it; raises DataError as `optional_package`."""
     return optional_package(module, "the fast tokenizer engine", GIGATOKEN_REQUIREMENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import orjson
@@ -17,6 +18,8 @@ from megagrow.tokenization.formats.rank_file import SUFFIX, RankFile, is_rank_fi
 from megagrow.tokenization.formats.sentence_piece import SentencePiece
 
 _VOCAB, _MERGES = "vocab.json", "merges.txt"
+# How a JSON object begins whose first value is a number.
+_BEGINS_WITH_NUMBER = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\d')
 _FORMATS = (
     "a tokenizer.json, a folder with one, GPT-2's vocab.json beside merges.txt, a tiktoken rank "
     "file, or a SentencePiece model"
@@ -72,6 +75,8 @@ def _sibling(file: Path, ending: str, other: str) -> Path:
 
 
 def _is_vocabulary(file: Path, content: bytes) -> bool:
+    if not _BEGINS_WITH_NUMBER.match(content):  # parsing takes a while
+        return False
     try:
         description = orjson.loads(content)
     except ValueError:

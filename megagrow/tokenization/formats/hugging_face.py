@@ -51,6 +51,7 @@ class HuggingFace:
         self.special_tokens = _contents(description, special=True)
         self.added_tokens = _contents(description, special=False)
         # As text: the parsed vocabulary is many times as large.
+        description["model"] = orjson.Fragment(orjson.dumps(description["model"]))
         self._protected = orjson.dumps(description)
         self._for_gigatoken = orjson.dumps(_without_specials(description))
 
@@ -155,12 +156,15 @@ def _protect(description: Any, end_of_document: str, eod: int) -> None:
     ]
     model = description["model"]
     if "merges" in model:
-        halves = {
-            (token[:cut], token[cut:])
-            for token in _contents(description, special=True)
-            for cut in range(1, len(token))
-        }
-        model["merges"] = [pair for pair in model["merges"] if _halves_of(pair) not in halves]
+        specials = _contents(description, special=True)
+        halves = {(token[:cut], token[cut:]) for token in specials for cut in range(1, len(token))}
+        # A look at the first character spares nearly all of the many pairs a closer one.
+        first = {token[:1] for token in specials}
+        model["merges"] = [
+            pair
+            for pair in model["merges"]
+            if not pair or pair[0][:1] not in first or _halves_of(pair) not in halves
+        ]
 
 
 def _halves_of(pair: Any) -> tuple[str, ...]:
