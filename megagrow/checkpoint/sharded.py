@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
 from megatron.core.dist_checkpointing.utils import apply_prefix_mapping
 from megatron.core.optimizer import MegatronOptimizer
 
+from megagrow.growth.keys import LAYER, source_key
 from megagrow.growth.plan import GrowthPlan
 from megagrow.runtime import processes
 
@@ -45,7 +45,6 @@ METADATA: Mapping[str, Any] = {
 """How megatron-core names and slices tensors; the only format that survives a layout change. Give
 it copies: it notes the current process groups in what it gets."""
 
-LAYER = re.compile(r"(?P<before>(?:^|\.)layers\.)(?P<layer>\d+)(?P<after>\.)")
 MOMENTS = ("optimizer.state.exp_avg.", "optimizer.state.exp_avg_sq.")
 MASTER = "optimizer.state.param."
 """Key of the fp32 master weights, whatever the optimizer's class, so that a stage may shard its
@@ -254,17 +253,10 @@ def _turns(growth: GrowthPlan | None) -> dict[int | None, int]:
     """In which of several loads to read each layer: one load may not name a stored key twice."""
     turns: dict[int | None, int] = {}
     seen: dict[int, int] = {}
-    for layer in range(0 if growth is None else len(growth.sources)):
-        source = _source(growth, layer)
+    for layer, source in enumerate(() if growth is None else growth.layer_map):
         turns[layer] = seen.get(source, 0)
         seen[source] = turns[layer] + 1
     return turns
-
-
-def _source(growth: GrowthPlan | None, layer: int) -> int:
-    assert growth is not None
-    ((source, _weight),) = growth.sources[layer]
-    return source
 
 
 def _read(slots: list[_Slot], folder: str | Path, growth: GrowthPlan | None) -> None:
@@ -285,5 +277,5 @@ def _stored(slot: _Slot, growth: GrowthPlan | None) -> ShardedBase:
     layer = slot.layer
     if growth is None or layer is None:
         return slot.value
-    key = LAYER.sub(rf"\g<before>{_source(growth, layer)}\g<after>", slot.value.key, count=1)
+    key = source_key(slot.value.key, growth.layer_map)
     return cast(ShardedBase, replace(cast(Any, slot.value), key=key))

@@ -21,6 +21,9 @@ from megagrow.config.source import KeyPath, Source
 from megagrow.units import nearest_divisor, nearest_multiple
 
 MIXTURE_TOLERANCE = 1e-6
+LEAST_STAGING = 1024**2
+"""Smallest `checkpoint.growth_staging`: below, a growth would be mostly waiting."""
+
 _NAME = re.compile(r"\w[\w.+=@-]{0,99}")
 
 
@@ -67,6 +70,11 @@ def _check_run(config: RunConfig, source: Source) -> None:
     for path, value, minimum in least:
         if value is not None and value < minimum:
             raise source.error(path, f"must be at least {minimum}, not {value}")
+    staging = config.checkpoint.growth_staging
+    if staging < LEAST_STAGING:
+        raise source.error(
+            ("checkpoint", "growth_staging"), f"must be at least 1MiB, not {staging} bytes"
+        )
 
 
 def _check_model(model: ModelConfig, source: Source) -> None:
@@ -255,6 +263,7 @@ def _check_pipeline(layers: int, parallel: ParallelConfig, source: Source, path:
             f"(pipeline {parallel.pipeline} x virtual {parallel.virtual_pipeline}); "
             f"use at most {layers}",
         )
+    _check_balance(layers, parallel, source, path)
     if parallel.overlap_param_gather and not (
         parallel.distributed_optimizer and parallel.overlap_grad_reduce
     ):
@@ -262,6 +271,51 @@ def _check_pipeline(layers: int, parallel: ParallelConfig, source: Source, path:
             (*path, "overlap_param_gather"),
             "needs distributed_optimizer and overlap_grad_reduce; set both, or remove this key",
         )
+
+
+def _check_balance(layers: int, parallel: ParallelConfig, source: Source, path: KeyPath) -> None:
+    if parallel.balance == "times" and parallel.layer_times is None:
+        raise source.error(
+            (*path, "balance"),
+            "times needs a file of measured times; set layer_times to one that "
+            "tools/time_layers.py wrote, or balance to flops",
+        )
+    if parallel.layer_times is not None and parallel.balance != "times":
+        raise source.error(
+            (*path, "layer_times"),
+            f"is not read with balance {parallel.balance}; set that to times, or remove this key",
+        )
+    if parallel.memory_limit == 0:
+        raise source.error((*path, "memory_limit"), "must be above 0; remove the key for no limit")
+    counts = parallel.layers_per_chunk
+    if counts is None:
+        return
+    chunks = parallel.pipeline * parallel.virtual_pipeline
+    fault = None
+    if len(counts) != chunks:
+        fault = (
+            f"names {len(counts)} chunks, and pipeline {parallel.pipeline} x virtual "
+            f"{parallel.virtual_pipeline} has {chunks}"
+        )
+    elif min(counts) < 1:
+        fault = "gives a chunk no layer; each needs one"
+    elif sum(counts) != layers:
+        fault = f"sums to {sum(counts)}, and the stage has {layers} layers"
+    if fault is not None:
+        raise source.error(
+            (*path, "layers_per_chunk"),
+            f"{fault}; nearest: {_nearest_counts(counts, chunks, layers)}, or remove the key",
+        )
+
+
+def _nearest_counts(counts: tuple[int, ...], chunks: int, layers: int) -> list[int]:
+    """A list that fits: the given one, or else one of equal counts, mended from its end."""
+    even = [layers // chunks] * chunks
+    near = [max(1, count) for count in counts] if len(counts) == chunks else even
+    near[-1] += max(0, layers - sum(near))
+    for index in reversed(range(chunks)):
+        near[index] -= max(0, min(near[index] - 1, sum(near) - layers))
+    return near
 
 
 def _check_batch(

@@ -1,4 +1,4 @@
-"""Quantities people write in a configuration: tokens (`20M`, `2.5B`), durations (`3h50m`)."""
+"""Quantities people write in a configuration: tokens (`20M`), durations (`90s`), bytes (`75GB`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from decimal import Decimal, InvalidOperation
 from megagrow.errors import ConfigError
 
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_MAX_TOKENS = 2**63 - 1  # more is a typing error, and would not fit the counters that store it
+_LARGEST = 2**63 - 1  # more is a typing error, and would not fit the counters that store it
 _TOKENS = re.compile(r"^([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([KMBT]?)$", re.IGNORECASE)
+_BYTE_FACTORS = {
+    "": 1,
+    "B": 1,
+    **{f"{unit}B": 1000**power for power, unit in enumerate("KMGT", 1)},
+    **{f"{unit}IB": 1024**power for power, unit in enumerate("KMGT", 1)},
+}
+_BYTES = re.compile(r"^([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([KMGT]I?B|B|)$", re.IGNORECASE)
 _DURATION = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$")
 
 
@@ -37,9 +44,25 @@ def parse_tokens(value: object) -> int:
             raise ConfigError(f"{value!r} is not a number of tokens: {hint}") from None
     if not tokens.is_finite() or tokens < 0 or tokens != tokens.to_integral_value():
         raise ConfigError(f"{value!r} is not a whole number of tokens: {hint}")
-    if tokens > _MAX_TOKENS:
+    if tokens > _LARGEST:
         raise ConfigError(f"{value!r} is more tokens than can be counted: {hint}")
     return int(tokens)
+
+
+def parse_bytes(value: object) -> int:
+    """A number of bytes: an integer, or text with a unit such as `75GB` (decimal) or `256MiB`.
+
+    Raises:
+        ConfigError: not a number of bytes, negative, not a whole number, or beyond 64 bits.
+    """
+    hint = "write a whole number of bytes, or text such as 75GB or 256MiB"
+    match = None if isinstance(value, bool) else _BYTES.match(str(value).strip())
+    if match is None:
+        raise ConfigError(f"{value!r} is not a number of bytes: {hint}")
+    size = Decimal(match[1].replace("_", "")) * _BYTE_FACTORS[match[2].upper()]
+    if size != size.to_integral_value() or size > _LARGEST:
+        raise ConfigError(f"{value!r} is not a whole number of bytes: {hint}")
+    return int(size)
 
 
 def parse_duration(value: object) -> float:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from megagrow.config.quantity import parse_duration, parse_tokens
+from megagrow.config.quantity import parse_bytes, parse_duration, parse_tokens
 
 Tokens = Annotated[int, parse_tokens]
 """A number of tokens; in YAML an integer or text such as `20M`, `2.5B`."""
+
+Bytes = Annotated[int, parse_bytes]
+"""A number of bytes; in YAML an integer or text such as `75GB`, `256MiB`."""
 
 Seconds = Annotated[float, parse_duration]
 """A wall-clock duration; in YAML seconds or text such as `3h50m`."""
@@ -107,6 +110,21 @@ class ParallelConfig:
 
     virtual_pipeline: int = 1
     """Model chunks per pipeline rank; above 1 the schedule is interleaved 1F1B."""
+
+    balance: Literal["flops", "times", "even"] = "flops"
+    """What is made equal between pipeline chunks: the FLOPs of what they hold, its measured times
+    (`layer_times`), or just the number of layers."""
+
+    layer_times: str | None = None
+    """File of `tools/time_layers.py` that `balance: times` reads."""
+
+    memory_limit: Bytes | None = None
+    """Estimated bytes that no rank may exceed, such as `75GB`; the split gives way to it. Leave a
+    tenth of the device free. Unset: no limit."""
+
+    layers_per_chunk: tuple[int, ...] | None = None
+    """Layers of each of the pipeline x virtual_pipeline chunks, from input to output, instead of
+    the balancer's; pipeline rank r holds chunks r, r + pipeline, ... Unset: balanced."""
 
     sequence_parallel: bool = False
     """Split norms and dropout along the sequence over the tensor-parallel ranks."""
@@ -206,6 +224,10 @@ class TransitionConfig:
     learning_rate: Literal["restart", "continue"]
     """Whether the schedule begins again, warmup included, or goes on."""
 
+    through: Literal["memory", "checkpoint"] = "memory"
+    """How the state travels: straight between processes, or through a checkpoint in
+    `checkpoint.growth_scratch`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageConfig:
@@ -259,6 +281,9 @@ class CheckpointConfig:
     growth_scratch: str | None = None
     """Folder for in-flight growth (tmpfs or local disk on one node, shared on several); unset: in
     the run's folder."""
+
+    growth_staging: Bytes = 256 * 1024**2
+    """Bytes each process may use to send and receive during growth in memory, `1MiB` at least."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

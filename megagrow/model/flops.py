@@ -96,6 +96,21 @@ def layer_flops_per_token(layer: LayerShape, shape: ModelShape) -> TrainFlops:
     return TrainFlops(forward=forward, backward=2 * forward)
 
 
+def recomputed_flops_per_token(layer: LayerShape, shape: ModelShape, recompute: str) -> int:
+    """FLOPs for one token of what a layer computes a second time in the backward pass.
+
+    They are no model FLOPs and no MFU counts them, but they take their time on the layer's rank.
+
+    Args:
+        layer: the layer.
+        shape: the model it is part of.
+        recompute: `none`, `selective` (attention scores and values) or `full` (the whole layer).
+    """
+    attention = _attention_flops(layer, shape)
+    again = {"none": 0, "selective": attention, "full": attention + _linear_flops(layer, shape)}
+    return again[recompute]
+
+
 def output_flops_per_token(shape: ModelShape) -> TrainFlops:
     """FLOPs of the trained output layer for one token, tied or not."""
     forward = 2 * shape.hidden_size * shape.padded_vocab_size

@@ -16,10 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from megagrow.config.schema import BatchConfig, ParallelConfig
 from megagrow.model.flops import layer_parameters, parameters
 from megagrow.model.shape import LayerShape, ModelShape
+
+Amount = Any
+"""An int, or an int64 array of many; numpy divides and rounds whole numbers as Python does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,51 +63,145 @@ class RankMemory:
         return state + self.activations + self.logits
 
 
-def rank_memory(
-    shape: ModelShape,
-    *,
-    parallel: ParallelConfig,
-    batch: BatchConfig,
-    layout: Sequence[int],
-    data_parallel: int,
-    precision: str = "bf16",
-    dropout: bool = False,
-) -> tuple[RankMemory, ...]:
-    """The estimate for every pipeline rank.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """The layers that a rank holds, as far as memory goes.
 
-    Args:
-        shape: the model.
-        parallel: its layout, with `layout` the layers of each of its pipeline x virtual chunks.
-        batch: global and micro-batch size.
-        layout: layers per chunk; rank r holds chunks r, r + pipeline, ...
-        data_parallel: ranks that share the optimizer state.
-        precision: `bf16` or `fp32`.
-        dropout: whether the model has dropout, whose masks are kept.
+    A field is a whole number, or an int64 array that stands for many candidates at once.
     """
-    element = 2 if precision == "bf16" else 4
-    state = 8 + (4 if precision == "bf16" else 0)
-    in_fp32 = precision == "fp32" or parallel.grad_reduce_in_fp32
-    shards = data_parallel if parallel.distributed_optimizer else 1
-    micro_batches = batch.global_size // (batch.micro_size * data_parallel)
-    result = []
-    for rank in range(parallel.pipeline):
-        layers = _layers_of(shape, layout, rank, parallel.pipeline)
-        count = _rank_parameters(shape, layers, rank, parallel)
-        held = _activations(layers, shape, rank, parallel, micro_batches, element, dropout)
-        last = rank == parallel.pipeline - 1
-        head = _head_bytes(shape, parallel, element) if last else (0, 0)
-        result.append(
-            RankMemory(
-                pipeline_rank=rank,
-                parameters=count,
-                weights=count * element,
-                gradients=count * 4 if in_fp32 else count * element + -(-count * 4 // shards),
-                optimizer=-(-count * state // shards),
-                activations=batch.micro_size * shape.seq_length * (held + head[0]),
-                logits=batch.micro_size * shape.seq_length * head[1],
+
+    layers: Amount
+    """How many."""
+
+    parameters: Amount
+    """Their weights, on one tensor-parallel rank."""
+
+    kept: Amount
+    """Sum of their `layer_activation_bytes`."""
+
+    widest: Amount
+    """The largest of their `layer_activation_bytes`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryModel:
+    """The estimate for one model under one parallel layout, for any split of its layers."""
+
+    shape: ModelShape
+    """The model."""
+
+    parallel: ParallelConfig
+    """How it is spread."""
+
+    batch: BatchConfig
+    """Global and micro-batch size."""
+
+    data_parallel: int
+    """Ranks that share the optimizer state."""
+
+    precision: str = "bf16"
+    """`bf16` or `fp32`."""
+
+    dropout: bool = False
+    """Whether the model has dropout, whose masks are kept."""
+
+    def ranks(self, layout: Sequence[int]) -> tuple[RankMemory, ...]:
+        """The estimate for every pipeline rank.
+
+        Args:
+            layout: layers of each chunk; rank r holds chunks r, r + pipeline, ...
+        """
+        parts = list(zip(self.layer_parameters(), self.layer_activations(), strict=True))
+        ends = list(accumulate(layout))
+        chunks = [parts[end - count : end] for end, count in zip(ends, layout, strict=True)]
+        result = []
+        for rank in range(self.parallel.pipeline):
+            own = [part for chunk in chunks[rank :: self.parallel.pipeline] for part in chunk]
+            held = Held(
+                layers=len(own),
+                parameters=sum(weights for weights, _ in own),
+                kept=sum(kept for _, kept in own),
+                widest=max((kept for _, kept in own), default=0),
             )
+            result.append(self.rank(rank, held))
+        return tuple(result)
+
+    def layer_parameters(self) -> list[int]:
+        """Weights of each layer, on one tensor-parallel rank."""
+        tensor = self.parallel.tensor
+        return [layer_parameters(layer, self.shape, tensor) for layer in self.shape.layers]
+
+    def layer_activations(self) -> list[int]:
+        """`layer_activation_bytes` of each layer."""
+        return [
+            layer_activation_bytes(
+                layer,
+                self.shape,
+                tensor=self.parallel.tensor,
+                sequence_parallel=self.parallel.sequence_parallel,
+                element=self._element,
+                dropout=self.dropout,
+            )
+            for layer in self.shape.layers
+        ]
+
+    def rank(self, rank: int, held: Held) -> RankMemory:
+        """The estimate for pipeline rank `rank` with the layers `held`, which are whole numbers.
+
+        It never falls when a layer is added.
+        """
+        return self._estimate(rank, self._place(rank), held)
+
+    def totals(self, held: Held) -> NDArray[np.int64]:
+        """`rank(...).total` of every pipeline rank in turn: [pipeline, candidates]."""
+        ranks = range(self.parallel.pipeline)
+        columns = np.array([self._place(rank) for rank in ranks], dtype=np.int64).T[:, :, None]
+        return np.asarray(self._estimate(0, tuple(columns), held).total)
+
+    def _place(self, rank: int) -> tuple[int, int, int, int]:
+        """What differs between ranks.
+
+        Weights of the model's ends, chunk passes in flight, bytes per token of the final norm and
+        of the logits.
+        """
+        parallel = self.parallel
+        micro_batches = self.batch.global_size // (self.batch.micro_size * self.data_parallel)
+        last = rank == parallel.pipeline - 1
+        head = _head_bytes(self.shape, parallel, self._element) if last else (0, 0)
+        weights = _end_parameters(self.shape, rank, parallel)
+        return weights, in_flight(rank, parallel, micro_batches), *head
+
+    def _estimate(self, rank: int, place: tuple[Amount, ...], held: Held) -> RankMemory:
+        ends, passes, norm, logits = place
+        parallel, tokens = self.parallel, self.batch.micro_size * self.shape.seq_length
+        state = 8 + (4 if self.precision == "bf16" else 0)
+        in_fp32 = self.precision == "fp32" or parallel.grad_reduce_in_fp32
+        shards = self.data_parallel if parallel.distributed_optimizer else 1
+        count = held.parameters + ends
+        copy = 0 if in_fp32 else -(-count * 4 // shards)
+        return RankMemory(
+            pipeline_rank=rank,
+            parameters=count,
+            weights=count * self._element,
+            gradients=count * (4 if in_fp32 else self._element) + copy,
+            optimizer=-(-count * state // shards),
+            activations=tokens * (self._activations(passes, held) + norm),
+            logits=tokens * logits,
         )
-    return tuple(result)
+
+    @property
+    def _element(self) -> int:
+        return 2 if self.precision == "bf16" else 4
+
+    def _activations(self, passes: Amount, held: Held) -> Amount:
+        """Bytes per token of a micro-batch."""
+        parallel = self.parallel
+        if parallel.recompute == "full":  # each layer's input, and one layer while it is recomputed
+            split = parallel.tensor if parallel.sequence_parallel else 1
+            layer_input = -(-self.shape.hidden_size * self._element // split)
+            inputs = passes * held.layers * layer_input // parallel.virtual_pipeline
+            return inputs + held.widest
+        return passes * held.kept // parallel.virtual_pipeline
 
 
 def layer_activation_bytes(
@@ -141,23 +243,11 @@ def in_flight(rank: int, parallel: ParallelConfig, micro_batches: int) -> int:
     return min(warm_up + 1, micro_batches * virtual)
 
 
-def _layers_of(
-    shape: ModelShape, layout: Sequence[int], rank: int, pipeline: int
-) -> list[LayerShape]:
-    layers: list[LayerShape] = []
-    for chunk in range(rank, len(layout), pipeline):
-        start = sum(layout[:chunk])
-        layers += shape.layers[start : start + layout[chunk]]
-    return layers
-
-
-def _rank_parameters(
-    shape: ModelShape, layers: Sequence[LayerShape], rank: int, parallel: ParallelConfig
-) -> int:
-    tensor = parallel.tensor
+def _end_parameters(shape: ModelShape, rank: int, parallel: ParallelConfig) -> int:
+    """Weights of the embedding on the first rank, of final norm and output layer on the last."""
     first, last = rank == 0, rank == parallel.pipeline - 1
-    table = shape.padded_vocab_size // tensor * shape.hidden_size
-    count = sum(layer_parameters(layer, shape, tensor) for layer in layers)
+    table = shape.padded_vocab_size // parallel.tensor * shape.hidden_size
+    count = 0
     if first:
         count += table + (shape.seq_length * shape.hidden_size if shape.style == "gpt2" else 0)
     if last:
@@ -165,35 +255,6 @@ def _rank_parameters(
         # A tied table has a second copy where the pipeline's two ends are on different ranks.
         count += 0 if shape.tie_embeddings and first else table
     return count
-
-
-def _activations(
-    layers: Sequence[LayerShape],
-    shape: ModelShape,
-    rank: int,
-    parallel: ParallelConfig,
-    micro_batches: int,
-    element: int,
-    dropout: bool,
-) -> int:
-    """Bytes per token of a micro-batch."""
-    passes = in_flight(rank, parallel, micro_batches)
-    kept = [
-        layer_activation_bytes(
-            layer,
-            shape,
-            tensor=parallel.tensor,
-            sequence_parallel=parallel.sequence_parallel,
-            element=element,
-            dropout=dropout,
-        )
-        for layer in layers
-    ]
-    if parallel.recompute == "full":  # each layer's input, and one layer while it is recomputed
-        split = parallel.tensor if parallel.sequence_parallel else 1
-        layer_input = -(-shape.hidden_size * element // split)
-        return passes * len(layers) * layer_input // parallel.virtual_pipeline + max(kept)
-    return passes * sum(kept) // parallel.virtual_pipeline
 
 
 def _head_bytes(shape: ModelShape, parallel: ParallelConfig, element: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megagrow.config.schema import ModelConfig, ParallelConfig
 from megagrow.errors import LayoutError
+from megagrow.model.pipeline_layout import pipeline_model_parallel_layout
 from megagrow.model.shape import ModelShape
 from megagrow.runtime import device
 
@@ -77,7 +78,9 @@ def transformer_config(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
         virtual_pipeline_model_parallel_size=_virtual(parallel),
-        pipeline_model_parallel_layout=_layout(shape.num_layers, parallel, pipeline_layout),
+        pipeline_model_parallel_layout=pipeline_model_parallel_layout(
+            shape.num_layers, parallel, pipeline_layout
+        ),
         sequence_parallel=parallel.sequence_parallel,
         deallocate_pipeline_outputs=True,
         transformer_impl="transformer_engine" if uses_transformer_engine() else "local",
@@ -179,35 +182,6 @@ def p2p_options(parallel: ParallelConfig) -> dict[str, bool]:
 
 def _virtual(parallel: ParallelConfig) -> int | None:
     return parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None
-
-
-def _layout(
-    num_layers: int, parallel: ParallelConfig, layers: Sequence[int] | None
-) -> list[list[str]] | None:
-    chunks = parallel.pipeline * parallel.virtual_pipeline
-    if layers is None:
-        if num_layers % chunks:
-            raise LayoutError(
-                f"{num_layers} layers do not divide into {chunks} equal pipeline chunks: "
-                "give the number of layers of each chunk."
-            )
-        return None
-    if len(layers) != chunks:
-        raise LayoutError(
-            f"the pipeline layout {list(layers)} has {len(layers)} chunks, but pipeline="
-            f"{parallel.pipeline} x virtual_pipeline={parallel.virtual_pipeline} = {chunks}."
-        )
-    if sum(layers) != num_layers or min(layers) < 0:
-        raise LayoutError(
-            f"the pipeline layout {list(layers)} holds {sum(layers)} layers; "
-            f"the model has {num_layers}."
-        )
-    if chunks == 1:
-        return None
-    rows = [["decoder"] * count for count in layers]
-    rows[0].insert(0, "embedding")
-    rows[-1].append("loss")
-    return rows
 
 
 def _check_tensor(shape: ModelShape, parallel: ParallelConfig) -> None:

@@ -6,6 +6,7 @@ import io
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from megagrow.plan import text
+from megagrow.plan.growth_traffic import LINK_GB_PER_SECOND, growth_traffic
 from megagrow.plan.hardware import Hardware
 from megagrow.plan.schedule import RunPlan, StagePlan
+from megagrow.plan.splits import Split
 from megagrow.units import format_bytes, format_count, format_duration
 
 WIDTH = 100
@@ -42,6 +45,8 @@ def render(
     console.print(_model_table(plan))
     console.print(_cost_table(plan, hardware))
     console.print(_layout_table(plan))
+    if any(len(stage.layout) > 1 for stage in plan.stages):
+        console.print(_split_table(plan))
     console.print(_data_table(plan))
     console.print(_transition_table(plan))
     assert isinstance(console.file, io.StringIO)
@@ -67,7 +72,10 @@ def to_dict(
         "flops": float(plan.flops),
         "bucket_tokens": plan.bucket_tokens,
         "warnings": list(plan.warnings),
-        "stages": [_stage_dict(stage) for stage in plan.stages],
+        "stages": [
+            _stage_dict(stage, before)
+            for before, stage in zip((None, *plan.stages), plan.stages, strict=False)
+        ],
     }
     if bucket_sizes is not None:
         result["epochs"] = plan.epochs(bucket_sizes)
@@ -83,7 +91,7 @@ def to_dict(
     return result
 
 
-def _stage_dict(stage: StagePlan) -> dict[str, Any]:
+def _stage_dict(stage: StagePlan, before: StagePlan | None) -> dict[str, Any]:
     parallel, fullest = stage.config.parallel, stage.peak_memory
     result: dict[str, Any] = {
         "name": stage.name,
@@ -105,6 +113,16 @@ def _stage_dict(stage: StagePlan) -> dict[str, Any]:
         "data": stage.data_parallel,
         "layout": list(stage.layout),
         "imbalance": stage.imbalance,
+        "balanced_by": _balanced_by(stage),
+        "splits": {
+            split.name: {
+                "layout": list(split.layout),
+                "imbalance": split.imbalance,
+                "peak_bytes": split.peak_bytes,
+            }
+            for split in stage.splits
+        },
+        "memory_limit": parallel.memory_limit,
         "memory_bytes": [rank.total for rank in stage.memory],
         "peak_memory": {
             "pipeline_rank": fullest.pipeline_rank,
@@ -125,8 +143,15 @@ def _stage_dict(stage: StagePlan) -> dict[str, Any]:
             "optimizer": transition.optimizer,
             "learning_rate": transition.learning_rate,
             "sources": [[list(pair) for pair in pairs] for pairs in stage.growth.sources],
-            "bytes": stage.growth_bytes,
+            "through": transition.through,
         }
+        moved = None if before is None else growth_traffic(before, stage)
+        if moved is not None:
+            result["transition"] |= {
+                "bytes_moved": moved.moved,
+                "most_received_bytes": moved.most_received,
+                "most_filled_bytes": moved.filled,
+            }
     if stage.timing is not None:
         result["timing"] = {
             "tokens": stage.timing.tokens,
@@ -215,6 +240,36 @@ def _layout_table(plan: RunPlan) -> Table:
     return _table(heads, rows, left=(4,))
 
 
+def _split_table(plan: RunPlan) -> Table:
+    """What balancing gains: the even split and the old layout, before the one that will run."""
+
+    def row(stage: StagePlan, split: Split) -> tuple[str, ...]:
+        limit = stage.config.parallel.memory_limit
+        return (
+            stage.name,
+            f"chosen, {_balanced_by(stage)}" if split.name == "chosen" else split.name,
+            f"{split.imbalance:.3f}",
+            format_bytes(split.peak_bytes),
+            "" if limit is None else format_bytes(limit),
+            text.layout(split.layout),
+        )
+
+    rows = (
+        row(stage, split)
+        for stage in plan.stages
+        if len(stage.layout) > 1
+        for split in stage.splits
+    )
+    heads = ("split", "max/mean", "memory/rank", "limit", "layers per pipeline chunk")
+    return _table(heads, rows, left=(1, 5))
+
+
+def _balanced_by(stage: StagePlan) -> str:
+    """What decided the split: `flops`, `times`, `even` or `given`."""
+    parallel = stage.config.parallel
+    return parallel.balance if parallel.layers_per_chunk is None else "given"
+
+
 def _sizes(stage: StagePlan) -> str:
     parallel = stage.config.parallel
     virtual = f"({parallel.virtual_pipeline})" if parallel.virtual_pipeline > 1 else ""
@@ -259,18 +314,27 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[i
 
 
 def _growth_lines(plan: RunPlan) -> list[str]:
-    """Growth guidance: when the published formula would grow, and when this run does."""
+    """When the published formula would grow and when this run does, and what has to travel."""
     lines = []
-    for stage in plan.stages:
-        if stage.timing is None:
-            continue
-        lines.append(
-            f"growth before {stage.name}: after {format_count(stage.first_token)} tokens; the "
-            f"G_stack guideline says {format_count(stage.timing.recommended)}; fills "
-            f"{format_bytes(stage.growth_bytes)} of state"
-        )
-        if stage.timing.warnings:
-            lines.append(f"  warning: guideline out of range: {'; '.join(stage.timing.warnings)}")
+    for before, stage in pairwise(plan.stages):
+        if stage.timing is not None:
+            lines.append(
+                f"growth before {stage.name}: after {format_count(stage.first_token)} tokens; the "
+                f"G_stack guideline says {format_count(stage.timing.recommended)}"
+            )
+            lines += [
+                f"  warning: guideline out of range: {warning}"
+                for warning in ("; ".join(stage.timing.warnings),)
+                if warning
+            ]
+        moved = growth_traffic(before, stage)
+        if moved is not None:
+            lines.append(
+                f"into {stage.name}: about {format_bytes(moved.moved)} of state move between "
+                f"processes, at most {format_bytes(moved.most_received)} to one of them "
+                f"({format_duration(moved.seconds)} at {LINK_GB_PER_SECOND:g} GB/s), which fills "
+                f"at most {format_bytes(moved.filled)}"
+            )
     return lines
 
 

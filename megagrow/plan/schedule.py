@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from megagrow.config.schema import RunConfig, StageConfig
-from megagrow.errors import DataError
+from megagrow.errors import DataError, LayoutError
 from megagrow.growth.plan import GrowthPlan, GrowthTiming, plan_growth, timing
 from megagrow.model.flops import Parameters, TrainFlops, flops_per_token, parameters
-from megagrow.model.memory import RankMemory, rank_memory
+from megagrow.model.memory import MemoryModel, RankMemory
 from megagrow.model.shape import ModelShape, model_shape
-from megagrow.pipeline.balance import layout_for, layout_imbalance
 from megagrow.plan import advice, world
+from megagrow.plan.splits import Split, plan_splits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +38,8 @@ class StagePlan:
     layout: tuple[int, ...]
     """Layers of each pipeline chunk; rank r holds chunks r, r + pipeline, ..."""
 
-    imbalance: float
-    """FLOPs of the heaviest chunk over the mean."""
+    splits: tuple[Split, ...]
+    """What the layout was weighed against, and last the layout itself."""
 
     data_parallel: int
     """Data-parallel size."""
@@ -75,6 +75,11 @@ class StagePlan:
     def name(self) -> str:
         """The stage's name."""
         return self.config.name
+
+    @property
+    def imbalance(self) -> float:
+        """Cost of the heaviest chunk over the mean: FLOPs, or measured times."""
+        return self.splits[-1].imbalance
 
     @property
     def grows(self) -> bool:
@@ -115,13 +120,6 @@ class StagePlan:
     def peak_memory(self) -> RankMemory:
         """Memory of the fullest rank."""
         return max(self.memory, key=lambda rank: rank.total)
-
-    @property
-    def growth_bytes(self) -> int:
-        """Bytes of fp32 weights, and moments where they are copied, that growth must fill."""
-        if not self.grows or self.config.transition is None:
-            return 0
-        return self.parameters.total * (12 if self.config.transition.optimizer == "copy" else 4)
 
     @property
     def bucket_tokens(self) -> dict[str, float]:
@@ -255,15 +253,26 @@ def _plan_stage(
     stage = config.stages[index]
     parallel, batch = stage.parallel, stage.batch
     shape = model_shape(config.model, stage.layers)
-    layout = layout_for(shape, parallel)
     data_parallel = world_size // (parallel.tensor * parallel.pipeline)
+    memory = MemoryModel(
+        shape=shape,
+        parallel=parallel,
+        batch=batch,
+        data_parallel=data_parallel,
+        precision=config.precision,
+        dropout=config.model.dropout > 0,
+    )
+    try:
+        splits = plan_splits(memory, previous.layout if previous else None)
+    except LayoutError as error:
+        raise LayoutError(f"stage {stage.name!r}: {error}") from None
     return StagePlan(
         index=index,
         config=stage,
         shape=shape,
         parameters=parameters(shape),
-        layout=layout,
-        imbalance=layout_imbalance(shape, layout),
+        layout=splits[-1].layout,
+        splits=splits,
         data_parallel=data_parallel,
         micro_batches=batch.global_size // (batch.micro_size * data_parallel),
         steps=stage_steps(stage, shape.seq_length),
@@ -271,15 +280,7 @@ def _plan_stage(
         first_token=previous.end_token if previous else 0,
         first_flops=previous.end_flops if previous else 0,
         flops_per_token=flops_per_token(shape),
-        memory=rank_memory(
-            shape,
-            parallel=parallel,
-            batch=batch,
-            layout=layout,
-            data_parallel=data_parallel,
-            precision=config.precision,
-            dropout=config.model.dropout > 0,
-        ),
+        memory=memory.ranks(splits[-1].layout),
         growth=_growth(stage, previous),
         timing=_timing(config, index, shape),
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megagrow.config.quantity import parse_duration, parse_tokens
+from megagrow.config.quantity import parse_bytes, parse_duration, parse_tokens
 from megagrow.errors import ConfigError
 
 FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -80,3 +80,23 @@ def test_duration(value: object, seconds: float) -> None:
 def test_duration_refuses(value: object) -> None:
     with pytest.raises(ConfigError, match="is not a duration: write seconds"):
         parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        (5, 5), ("7", 7), ("1B", 1), ("75GB", 75 * 10**9), ("256MiB", 2**28),
+        ("1.5 gib", 3 * 2**29), ("1_000KB", 10**6), (".5KiB", 512), ("2TiB", 2**41), (12.0, 12),
+    ],
+)  # fmt: skip
+def test_bytes(value: object, size: int) -> None:
+    assert parse_bytes(value) == size
+
+
+@pytest.mark.parametrize(
+    "value", ["", "GB", "5GBit", "5 M", "-5", -5, 0.5, "1.0001KB", True, None, [], "9000000TiB"]
+)
+def test_bytes_refuses(value: object) -> None:
+    with pytest.raises(ConfigError, match="bytes: write a whole number") as error:
+        parse_bytes(value)
+    assert repr(value) in str(error.value)

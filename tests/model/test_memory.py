@@ -3,13 +3,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from megagrow.config import BatchConfig, ModelConfig, ParallelConfig
 from megagrow.model.flops import parameters
-from megagrow.model.memory import RankMemory, in_flight, layer_activation_bytes, rank_memory
+from megagrow.model.memory import (
+    Held,
+    MemoryModel,
+    RankMemory,
+    in_flight,
+    layer_activation_bytes,
+)
 from megagrow.model.shape import ModelShape, model_shape
 from tests.distributed import World
 
@@ -30,14 +37,13 @@ def estimate(
     precision: str = "bf16",
     **parallel: Any,
 ) -> tuple[RankMemory, ...]:
-    return rank_memory(
-        shape,
+    return MemoryModel(
+        shape=shape,
         parallel=ParallelConfig(**parallel),
         batch=BatchConfig(global_size=global_size, micro_size=2),
-        layout=layout,
         data_parallel=data_parallel,
         precision=precision,
-    )
+    ).ranks(layout)
 
 
 @pytest.mark.parametrize(("tensor", "sequence_parallel"), [(1, False), (4, False), (4, True)])
@@ -148,6 +154,24 @@ def test_tensor_and_sequence_parallel_shrink_activations() -> None:
     assert tensor.logits == sequence.logits == one.logits // 2
 
 
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_many_candidates_at_once_are_estimated_as_one_by_one(recompute: Any) -> None:
+    memory = MemoryModel(
+        shape=shape_of(8),
+        parallel=ParallelConfig(
+            pipeline=4, virtual_pipeline=2, recompute=recompute, grad_reduce_in_fp32=False
+        ),
+        batch=BatchConfig(global_size=24, micro_size=2),
+        data_parallel=3,
+    )
+    counts = np.arange(1, 9)
+    totals = memory.totals(Held(layers=counts, parameters=977 * counts, kept=31 * counts, widest=5))
+    for rank in range(4):
+        for column, count in enumerate(map(int, counts)):
+            held = Held(layers=count, parameters=977 * count, kept=31 * count, widest=5)
+            assert totals[rank, column] == memory.rank(rank, held).total
+
+
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(1, 4), st.integers(1, 8))
 def test_in_flight_never_exceeds_the_work(
     pipeline: int, virtual: int, groups: int, rank: int
@@ -206,10 +230,10 @@ def test_estimate_is_what_the_model_keeps(
     )  # fmt: skip
     (weights, two), (_, four) = (world2.run(_saved_bytes, model, parallel, n)[0] for n in (2, 4))
     shape = model_shape(model, 2)
-    (estimated,) = rank_memory(
-        shape, parallel=parallel, batch=BatchConfig(global_size=4, micro_size=2), layout=(2,),
+    (estimated,) = MemoryModel(
+        shape=shape, parallel=parallel, batch=BatchConfig(global_size=4, micro_size=2),
         data_parallel=2 // parallel.tensor, precision="fp32",
-    )  # fmt: skip
+    ).ranks((2,))  # fmt: skip
     assert weights == estimated.parameters
     layer = layer_activation_bytes(
         shape.layers[0], shape, element=4, tensor=parallel.tensor,

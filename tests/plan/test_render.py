@@ -125,7 +125,9 @@ def test_json(plan: RunPlan) -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, megagrow.plan.render\nprint(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, megagrow.plan.render\nprint(sorted({'torch', 'megatron'} & set(sys.modules)))"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

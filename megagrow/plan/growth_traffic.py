@@ -1,0 +1,60 @@
+"""What the plan says of the state that a growth, or a new layout, moves between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megagrow.growth.keys import source_key
+from megagrow.pipeline.traffic import Placement, traffic
+from megagrow.plan.schedule import StagePlan
+
+_FP32_BYTES = 4
+
+LINK_GB_PER_SECOND = 25.0
+"""What a device is assumed to receive: half of a 400 Gbit/s port, as all-to-all reaches on many
+nodes. Inside a node it is several times that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrowthTraffic:
+    """Bytes of optimizer state that a growth in memory fills and moves; an estimate."""
+
+    filled: int
+    """In the new layout, by the process that holds most."""
+
+    moved: int
+    """Between processes, all together."""
+
+    most_received: int
+    """By the process that receives most."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of sending, at `LINK_GB_PER_SECOND`."""
+        return self.most_received / (LINK_GB_PER_SECOND * 1e9)
+
+
+def growth_traffic(old: StagePlan, new: StagePlan) -> GrowthTraffic | None:
+    """What entering `new` after `old` moves; None where the model stays where it is."""
+    transition, growth = new.config.transition, new.growth
+    same = old.config.parallel == new.config.parallel and old.layout == new.layout
+    if transition is None or growth is None or (same and not new.grows):
+        return None
+    layer_map = growth.layer_map
+    found = traffic(_placement(old), _placement(new), lambda key: source_key(key, layer_map))
+    kinds = 3 if transition.optimizer == "copy" else 1  # weights, and two moments
+    size = kinds * _FP32_BYTES
+    return GrowthTraffic(
+        filled=found.most_held * size,
+        moved=found.received * size,
+        most_received=found.most_received * size,
+    )
+
+
+def _placement(stage: StagePlan) -> Placement:
+    return Placement(
+        shape=stage.shape,
+        parallel=stage.config.parallel,
+        layout=stage.layout,
+        data_parallel=stage.data_parallel,
+    )
