@@ -17,6 +17,10 @@ WORKDIR /opt/megagrow
 COPY Makefile pyproject.toml setup.py README.md LICENSE ./
 COPY tools/setup_environment.py tools/
 COPY megagrow/__init__.py megagrow/
+COPY megagrow/kernels/__init__.py megagrow/kernels/
+COPY csrc csrc/
+# The image has nvcc: a build without the CUDA kernels would be a mistake.
+ENV MEGAGROW_CUDA=1
 RUN make setup EXTRAS= && rm -rf /root/.cache
 
 COPY . .

@@ -14,6 +14,7 @@ comma := ,
 # One stamp per set of extras; make stays quick while it is newer than what it was made from.
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 CODE := megagrow tools tests benchmarks examples docs setup.py $(wildcard pretrain_grow.py)
+CSRC := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inl')
 SHELL_FILES := .ci/run $(wildcard examples/slurm/*.sbatch tools/*.sh)
 TORCHRUN := $(PY) -m torch.distributed.run --standalone
 QUICKSTART := runs/quickstart
@@ -31,7 +32,7 @@ help:  ## show the targets
 setup: $(STAMP)  ## make .venv and install what everything needs, nothing else
 	@echo "$(VENV) is ready"
 
-$(STAMP): pyproject.toml setup.py tools/setup_environment.py
+$(STAMP): pyproject.toml setup.py tools/setup_environment.py $(CSRC)
 	@$(PYTHON) tools/setup_environment.py --venv "$(VENV)" --extras "$(EXTRAS)" \
 		--torch-index "$(TORCH_INDEX)" $(SETUP_FLAGS)
 	@touch "$@"
@@ -63,6 +64,9 @@ check: lint types  ## lint, format and types
 lint: $(STAMP)
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
+	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC)
+	@if command -v $(CXX) > /dev/null; then set -x; $(CXX) -std=c++17 -Wall -Wextra -Wconversion \
+		-Werror -fsyntax-only $(filter-out %/bindings.cpp,$(filter csrc/cpu/%.cpp,$(CSRC))); fi
 	$(VENV)/bin/shellcheck $(SHELL_FILES)
 	@if [ -x $(VENV)/bin/hadolint ]; then $(VENV)/bin/hadolint Dockerfile; fi
 
@@ -72,21 +76,21 @@ types: $(STAMP)
 format: $(STAMP)  ## rewrite the code in the project's format
 	$(PY) -m ruff check --fix $(CODE)
 	$(PY) -m ruff format $(CODE)
+	$(VENV)/bin/clang-format -i $(CSRC)
 
 bench: $(STAMP)  ## every benchmark; prints the JSON line that each one ends with
 	@failed=0; \
 	for file in $(sort $(wildcard benchmarks/[!_]*.py)); do \
 		output=$$($(PY) "$$file" $(BENCH_FLAGS)) || { \
+			if [ $$? = 77 ]; then echo "$$file left out"; continue; fi; \
 			failed=1; printf '%s\n' "$$output"; echo "$$file FAILED"; continue; }; \
 		printf '%s ' "$$file"; printf '%s\n' "$$output" | tail -n 1; \
 	done; exit $$failed
 
 cuda:  ## compile the CUDA sources, where there is a compiler; needs no GPU
 	@if ! command -v $(NVCC) > /dev/null; then echo "cuda: no $(NVCC), skipped"; exit 0; fi; \
-	sources=$$(find csrc -name '*.cu' 2> /dev/null); \
-	if [ -z "$$sources" ]; then echo "cuda: no CUDA sources, skipped"; exit 0; fi; \
 	objects=$$(mktemp -d) && trap 'rm -rf "$$objects"' EXIT && \
-	for source in $$sources; do \
+	for source in $(filter %.cu,$(CSRC)); do \
 		echo "cuda: $$source"; \
 		$(NVCC) -std=c++17 -O3 -Xcompiler -fPIC -Werror all-warnings \
 			-gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90 \
@@ -100,6 +104,6 @@ clean:  ## remove caches and build products; runs, data and .venv stay
 	rm -rf build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find megagrow tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-venv:  ## remove .venv, to have it made anew
+clean-venv:  ## remove .venv and the compiled kernels, to have them made anew
 	@test ! -e "$(VENV)" || test -f "$(VENV)/pyvenv.cfg" || { echo "$(VENV) is no venv"; exit 1; }
-	rm -rf "$(VENV)"
+	rm -rf "$(VENV)" megagrow/kernels/*.so

@@ -248,6 +248,17 @@ def install_project(python: str, options: Options, torch: Torch) -> None:
         raise SetupError(f"PyTorch changed during installation: {torch} became {now}")
     check = [python, "-W", "ignore", "-c", "import megagrow, megatron.core"]
     run(check, what="importing megagrow and megatron-core")
+    say_kernels(python)
+
+
+def say_kernels(python: str) -> None:
+    """Say which kernels of csrc were built for ``python``: pip hides a build that was left out."""
+    ask = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
+    answer = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    folder = ROOT / "megagrow" / "kernels"
+    for kind, need in (("CPU", "a C++ compiler and Python's headers"), ("CUDA", "nvcc")):
+        built = (folder / f"_{kind.lower()}{answer.stdout.strip()}").exists()
+        say(f"{kind} kernels: " + ("built" if built else f"not built, torch copies; needs {need}"))
 
 
 def set_up(options: Options) -> None:

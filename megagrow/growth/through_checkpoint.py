@@ -1,4 +1,4 @@
-"""Growth through megatron-core's distributed checkpoint format: the reference path.
+"""Growth through megatron-core's distributed checkpoint format: the reference for `in_memory`.
 
 The old model is written to a scratch folder and the new one, under any layout, reads each layer
 from the one it grows from. The processes stay; only their parallel groups change.
@@ -12,12 +12,13 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from megagrow.checkpoint.guard import guarded
 from megagrow.errors import CheckpointError, LayoutError
+from megagrow.growth.cost import GrowthCost
 from megagrow.runtime import device, failure, processes
+from megagrow.runtime.stopwatch import Stopwatch
 
 SCRATCH_PREFIX = ".growth-"
 
@@ -25,20 +26,6 @@ _MEND = (
     "Checkpoints from before the growth are intact; make room or set checkpoint.growth_scratch to "
     "another folder, and start the run again."
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GrowthCost:
-    """What one growth took."""
-
-    seconds: float
-    """From the last step of the old model to the new one being ready."""
-
-    bytes_moved: int
-    """Bytes written to the scratch folder; about as many are read, once per stacked copy."""
-
-    peak_bytes: int
-    """Highest memory use on rank 0 meanwhile (see `runtime.device.memory_peak_bytes`)."""
 
 
 def grow(
@@ -63,19 +50,25 @@ def grow(
     """
     begun = time.monotonic()
     device.reset_memory_peak()
+    watch = Stopwatch()
     folder = _make(scratch, needed_bytes)
     try:
         with guarded(folder, "growing", _MEND):
-            write(folder)
+            with watch.phase("write"):
+                write(folder)
+            kept = device.memory_bytes()
             moved = failure.on_main(lambda: _size(folder))
-            read(folder)
+            with watch.phase("read"):
+                read(folder)
         processes.barrier()
     finally:
         if processes.is_main():
             shutil.rmtree(folder, ignore_errors=True)
     return GrowthCost(
         seconds=time.monotonic() - begun,
+        phases=watch.seconds,
         bytes_moved=moved,
+        kept_bytes=kept,
         peak_bytes=device.memory_peak_bytes(),
     )
 

@@ -86,12 +86,28 @@ def memory_peak_bytes() -> int:
     """
     if is_cuda():
         return int(torch.cuda.max_memory_allocated())
-    if _PROC_STATUS.exists():
-        for line in _PROC_STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    high_water = _status_bytes("VmHWM")
+    if high_water is not None:
+        return high_water
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_bytes() -> int:
+    """Memory in use now, as :func:`memory_peak_bytes` counts it; where it cannot say, that."""
+    if is_cuda():
+        return int(torch.cuda.memory_allocated())
+    resident = _status_bytes("VmRSS")
+    return memory_peak_bytes() if resident is None else resident
+
+
+def _status_bytes(key: str) -> int | None:
+    if not _PROC_STATUS.exists():
+        return None
+    for line in _PROC_STATUS.read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def reset_memory_peak() -> None:

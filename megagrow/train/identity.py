@@ -1,8 +1,8 @@
 """Whether a checkpoint belongs to a configuration: what may change between two starts of a run.
 
-Free to change: names and folders, the parallel layout and micro batch, evaluation, logging,
-checkpointing and limits, and the stages that have not begun, as far as they do not move the end of
-the learning-rate schedule in force. Everything else decides the losses.
+Free to change: names and folders, the parallel layout and micro batch, the way of the state in a
+growth, evaluation, logging, checkpointing and limits, and the stages that have not begun, as far as
+they do not move the end of the learning-rate schedule in force. Everything else decides the losses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from megagrow.train.learning_rate import spans
 
 RUN_KEYS = ("seed", "precision", "model", "optimizer")
 DATA_KEYS = ("buckets", "validation_fraction")
-STAGE_KEYS = ("layers", "tokens", "mixture", "mixture_end", "transition", "learning_rate")
+STAGE_KEYS = ("layers", "tokens", "mixture", "mixture_end")
 
 
 def check_identity(
@@ -56,12 +56,20 @@ def _identity(config: Mapping[str, Any], stage: int) -> dict[str, Any]:
         "stages": [
             {
                 **{key: entry[key] for key in STAGE_KEYS},
+                "transition": _without_way(entry["transition"]),
                 "learning_rate": {**entry["learning_rate"], "horizon": horizon},
                 "batch": {"global_size": entry["batch"]["global_size"]},
             }
             for entry, (_, horizon) in zip(stages, horizons, strict=False)
         ],
     }
+
+
+def _without_way(transition: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A transition but for the way the state takes: the same bits arrive."""
+    if transition is None:
+        return None
+    return {key: value for key, value in transition.items() if key != "through"}
 
 
 def _horizons(config: Mapping[str, Any]) -> list[tuple[int, int | None]]:

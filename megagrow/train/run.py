@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ import megagrow
 from megagrow.checkpoint.store import BYTES_PER_PARAMETER, CheckpointStore
 from megagrow.checkpoint.writer import CheckpointWriter
 from megagrow.config import RunConfig, to_dict
+from megagrow.config.schema import ParallelConfig
 from megagrow.errors import TrainingError
 from megagrow.plan.schedule import RunPlan, StagePlan
 from megagrow.runtime import failure, lock, processes
@@ -81,13 +82,13 @@ class Run:
         return scratch_of(self.config)
 
     def largest_growth_bytes(self, state: TrainState) -> int | None:
-        """About what the largest growth after `state` writes to scratch; None: there is none."""
+        """About what the largest growth after `state` writes to scratch; None: none does."""
         following = self.plan.stages[state.stage :]
         return max(
             (
                 old.parameters.total * BYTES_PER_PARAMETER
                 for old, new in pairwise(following)
-                if rebuilds(old, new)
+                if rebuilds(old, new) and _through_checkpoint(new)
             ),
             default=None,
         )
@@ -115,7 +116,24 @@ class Run:
 def rebuilds(old: StagePlan, new: StagePlan) -> bool:
     """Whether the model of `new`, the stage after `old`, is another one than that of `old`."""
     reset = new.config.transition is not None and new.config.transition.optimizer == "reset"
-    return new.grows or old.config.parallel != new.config.parallel or reset
+    return new.grows or reset or _placement(old) != _placement(new)
+
+
+def _placement(stage: StagePlan) -> tuple[ParallelConfig, tuple[int, ...]]:
+    """How a stage's model is built and spread, not how that was found."""
+    plain = ParallelConfig()
+    found = replace(
+        stage.config.parallel,
+        balance=plain.balance,
+        layer_times=plain.layer_times,
+        memory_limit=plain.memory_limit,
+        layers_per_chunk=plain.layers_per_chunk,
+    )
+    return found, stage.layout
+
+
+def _through_checkpoint(stage: StagePlan) -> bool:
+    return stage.config.transition is not None and stage.config.transition.through == "checkpoint"
 
 
 def store_of(config: RunConfig) -> CheckpointStore:

@@ -8,8 +8,11 @@ from pathlib import Path
 from megagrow.checkpoint import sharded
 from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.config import TransitionConfig
-from megagrow.growth import through_checkpoint
+from megagrow.growth import in_memory, through_checkpoint
+from megagrow.growth.cost import GrowthCost
+from megagrow.growth.in_memory import BuiltModel
 from megagrow.growth.plan import GrowthPlan
+from megagrow.plan.schedule import StagePlan
 from megagrow.train.engine import Engine, build_engine
 from megagrow.train.run import Run, rebuilds
 from megagrow.train.state import TrainState
@@ -24,42 +27,63 @@ def enter_stage(run: Run, engine: Engine, state: TrainState) -> tuple[Engine, Tr
         state: the end of that stage.
     """
     old, new = run.stage(state), run.plan.stages[state.stage + 1]
-    transition, growth = new.config.transition, new.growth
-    if transition is None or growth is None:
-        raise ValueError(f"stage {new.name!r} has no transition: only the first stage has none")
+    transition, _ = _transition(new)
     updates = 0 if transition.optimizer == "reset" else state.updates
     after = replace(state, stage=new.index, updates=updates)
     if not rebuilds(old, new):
         return engine, after
     run.checkpoints.wait()
+    engine, cost = _rebuild(run, engine, new, state.updates, updates)
+    _report(run, after, old, new, cost)
+    return engine, after
+
+
+def _rebuild(
+    run: Run, engine: Engine, new: StagePlan, updates_before: int, updates: int
+) -> tuple[Engine, GrowthCost]:
+    """The engine of stage `new` with the state of `engine`, which is freed."""
+    transition, growth = _transition(new)
     built: list[Engine] = []
 
+    def build() -> BuiltModel:
+        built.append(build_engine(run.config, new, initialised=False))
+        return BuiltModel(model=built[0].trained(updates), wrapped=built[0].chunks)
+
+    if transition.through == "memory":
+        cost = in_memory.grow(
+            lambda: engine.trained(updates_before),
+            engine.release,
+            build,
+            growth=growth,
+            moments=transition.optimizer,
+            staging_bytes=run.config.checkpoint.growth_staging,
+        )
+        return built[0], cost
+
     def write(folder: Path) -> None:
-        sharded.save(engine.trained(state.updates), folder)
+        sharded.save(engine.trained(updates_before), folder)
         engine.release()
 
     def read(folder: Path) -> None:
-        built.append(build_engine(run.config, new, initialised=False))
-        target = built[0].trained(updates)
-        sharded.load(target, folder, growth=growth, moments=transition.optimizer)
+        sharded.load(build().model, folder, growth=growth, moments=transition.optimizer)
 
     cost = through_checkpoint.grow(
         write,
         read,
         scratch=run.scratch,
-        needed_bytes=old.parameters.total * BYTES_PER_PARAMETER,
+        needed_bytes=run.plan.stages[new.index - 1].parameters.total * BYTES_PER_PARAMETER,
     )
-    _report(run, after, growth, transition, cost)
-    return built[0], after
+    return built[0], cost
 
 
-def _report(
-    run: Run,
-    state: TrainState,
-    growth: GrowthPlan,
-    transition: TransitionConfig,
-    cost: through_checkpoint.GrowthCost,
-) -> None:
+def _transition(stage: StagePlan) -> tuple[TransitionConfig, GrowthPlan]:
+    if stage.config.transition is None or stage.growth is None:
+        raise ValueError(f"stage {stage.name!r} has no transition: only the first stage has none")
+    return stage.config.transition, stage.growth
+
+
+def _report(run: Run, state: TrainState, old: StagePlan, new: StagePlan, cost: GrowthCost) -> None:
+    transition, growth = _transition(new)
     run.record(
         "growth",
         state,
@@ -67,12 +91,21 @@ def _report(
         to_layers=growth.new_layers,
         operator=transition.operator,
         optimizer=transition.optimizer,
+        through=transition.through,
         seconds=cost.seconds,
+        phases=dict(cost.phases),
         bytes_moved=cost.bytes_moved,
+        kept_bytes=cost.kept_bytes,
         peak_bytes=cost.peak_bytes,
+        imbalance={"before": old.imbalance, "after": new.imbalance},
+        layout={"before": list(old.layout), "after": list(new.layout)},
         layer_map=[[list(source) for source in sources] for sources in growth.sources],
     )
-    run.progress.note(
+    what = (
         f"{growth.old_layers} -> {growth.new_layers} layers ({transition.operator}, optimizer "
-        f"{transition.optimizer}) in {cost.seconds:.1f} s"
+        f"{transition.optimizer})"
+        if new.grows
+        else f"{growth.new_layers} layers in {len(new.layout)} chunks, imbalance "
+        f"{old.imbalance:.3f} -> {new.imbalance:.3f}"
     )
+    run.progress.note(f"{what} in {cost.seconds:.1f} s")

@@ -17,6 +17,15 @@ def test_the_device_is_the_cpu_with_gloo() -> None:
     assert device.backend() == "gloo"
 
 
+def test_memory_in_use_goes_up_and_down() -> None:
+    before = device.memory_bytes()
+    size = 200_000_000
+    tensor = torch.ones(size, dtype=torch.uint8)
+    assert device.memory_bytes() > before + 0.5 * size
+    del tensor
+    assert device.memory_bytes() < before + 0.5 * size
+
+
 def test_memory_peak_sees_memory_that_is_gone_again() -> None:
     device.reset_memory_peak()
     before = device.memory_peak_bytes()

@@ -4,7 +4,9 @@
 
 EVENT is one of Python's audit events (`open`, `os.rename`, `shutil.rmtree`); the moment is the
 first such event whose arguments match the regular expression PATTERN, in this process or one that
-it forks. The file MARKER then appears. Nothing of the script is replaced.
+it forks. Or EVENT is `call`, and the moment is that in which a function begins whose `file:name`
+matches. The file MARKER then appears, with the process's number in it. Nothing of the script is
+replaced.
 """
 
 from __future__ import annotations
@@ -14,21 +16,35 @@ import re
 import runpy
 import sys
 import time
+from types import FrameType
 
 
 def freeze_at(event: str, pattern: str, marker: str) -> None:
     """Installs the hook; a process cannot get rid of it."""
     wanted = re.compile(pattern)
 
-    def hook(name: str, arguments: tuple[object, ...]) -> None:
-        if name != event or os.path.exists(marker):
+    def freeze(text: str) -> None:
+        if os.path.exists(marker) or not wanted.search(text):
             return
-        if wanted.search(" ".join(str(argument) for argument in arguments)):
-            os.close(os.open(marker, os.O_CREAT | os.O_WRONLY))
-            while True:
-                time.sleep(1)
+        file = os.open(marker, os.O_CREAT | os.O_WRONLY)
+        os.write(file, str(os.getpid()).encode())
+        os.close(file)
+        while True:
+            time.sleep(1)
 
-    sys.addaudithook(hook)
+    def hook(name: str, arguments: tuple[object, ...]) -> None:
+        if name == event:
+            freeze(" ".join(str(argument) for argument in arguments))
+
+    def profile(frame: FrameType, what: str, _: object) -> None:
+        code = frame.f_code
+        if what == "call" and code.co_name in pattern:
+            freeze(f"{code.co_filename}:{code.co_name}")
+
+    if event == "call":
+        sys.setprofile(profile)
+    else:
+        sys.addaudithook(hook)
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path, data: Path, wor
 def test_a_growth_scratch_that_cannot_be_written(tmp_path: Path, data: Path, world2: World) -> None:
     (tmp_path / "file").write_text("")
     scratch = f"checkpoint.growth_scratch={tmp_path / 'file' / 'scratch'}"
-    file = trial.configure(tmp_path, data)
+    file = trial.configure(tmp_path, data, {"stages.1.transition.through": "checkpoint"})
     message = _refused(world2, file, scratch)
     assert "growth cannot write there" in message
     assert "checkpoint.growth_scratch" in message

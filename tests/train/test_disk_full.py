@@ -32,6 +32,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+THROUGH = {"stages.1.transition.through": "checkpoint"}
+
+
 def _leave(folder: Path, free: int) -> Path:
     """Fills a disk up to `free` bytes."""
     filler = folder / "filler"
@@ -77,6 +80,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
         "checkpoint.keep": 1,
         "checkpoint.growth_scratch": str(scratch),
         "output": str(run),
+        **THROUGH,
     }
     file = trial.configure(tmp_path, trial.shared_data(tmp_path_factory), changes)
 
@@ -104,7 +108,9 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     filler.unlink()
     small_scratch = small_disk / "scratch"
     small_scratch.mkdir()
-    elsewhere = trial.configure(tmp_path / "elsewhere", trial.shared_data(tmp_path_factory))
+    elsewhere = trial.configure(
+        tmp_path / "elsewhere", trial.shared_data(tmp_path_factory), THROUGH
+    )
     filler = _leave(small_disk, _save_needs(file, 2) - 20_000)
     code, message = trial.start(world2, elsewhere, f"checkpoint.growth_scratch={small_scratch}")
     assert code == 2

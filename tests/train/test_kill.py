@@ -20,8 +20,16 @@ from tests.train import trial
 LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "pp2": {},
     # Two replicas share the optimizer's state; there are master weights beside the weights.
-    "dp2-bf16": {"parallel.pipeline": 1, "precision": "bf16"},
-    "dp2-to-pp2": {"parallel.pipeline": 1, "stages.1.parallel": {"pipeline": 2}},
+    "dp2-bf16": {
+        "parallel.pipeline": 1,
+        "precision": "bf16",
+        "stages.1.transition.through": "checkpoint",
+    },
+    "dp2-to-pp2": {
+        "parallel.pipeline": 1,
+        "stages.1.parallel": {"pipeline": 2},
+        "stages.1.transition.through": "checkpoint",
+    },
 }
 
 
@@ -92,6 +100,51 @@ def test_killed_while_it_writes_for_growth_then_before_latest_moves(
     assert trial.leftovers(run) == []
     assert trial.checkpoints(run) == ["step_00000010", "step_00000012"]
     trial.assert_same(run, reference)
+
+
+IN_MEMORY = {"stages.1.transition.through": "memory"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["dp2-to-pp2"])
+@pytest.mark.parametrize("moment", ["shards.py:publish", "exchange.py:_unpack"])
+def test_killed_while_it_grows_in_memory(
+    layout: str,
+    moment: str,
+    reference: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The reference grew through a checkpoint."""
+    changes = {**LAYOUTS[layout], **IN_MEMORY}
+    file = trial.configure(tmp_path, trial.shared_data(tmp_path_factory), changes)
+    run = _kill_at(file, "call", moment)
+    assert trial.checkpoints(run)[-1] == "step_00000005"
+    trial.train(file)
+    assert trial.resumed_at(run) == [5]
+    trial.assert_same(run, reference)
+
+
+@pytest.mark.parametrize("layout", ["dp2-to-pp2"])
+def test_the_others_end_with_an_error_when_one_rank_dies_while_it_grows(
+    layout: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    changes = {**LAYOUTS[layout], **IN_MEMORY}
+    file = trial.configure(tmp_path, trial.shared_data(tmp_path_factory), changes)
+    with trial.Job(file, freeze_at=("call", "exchange.py:_unpack")) as job:
+        frozen = job.until_frozen()
+        victim = [root.pid for root in job.roots].index(frozen.pid)
+        frozen.kill()
+        begun = time.monotonic()
+        codes = job.wait()
+        assert time.monotonic() - begun < 60.0  # gloo notices at once; the rest is a busy machine
+        job.assert_gone()
+    assert (codes[victim], codes[1 - victim]) == (-9, 1)
+    assert "another process is gone" in job.output
+    assert "Traceback" not in job.output
+    # Rank 0 keeps it.
+    assert trial.status(job.run)["state"] == ("running" if victim == 0 else "failed")
+    assert trial.checkpoints(job.run)[-1] == "step_00000005"
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ class Job:
             processes: how many.
             torchrun: start them as `torchrun --standalone` does, which costs a process more;
                 otherwise as `srun` does.
-            freeze_at: audit event and pattern, see `killed_at`.
+            freeze_at: event and pattern, see `killed_at`.
         """
         self.file = file
         self.run = Path(yaml.safe_load(file.read_text())["output"])
@@ -219,9 +219,10 @@ class Job:
             time.sleep(0.01)
         return value
 
-    def until_frozen(self) -> None:
-        """Waits for the moment of `freeze_at`."""
-        self.until(self._marker.exists)
+    def until_frozen(self) -> psutil.Process:
+        """Waits for the moment of `freeze_at`; the process that froze."""
+        pid = self.until(lambda: self._marker.exists() and self._marker.read_text())
+        return psutil.Process(int(pid))
 
     def until_step(self, step: int) -> None:
         """Waits until a step is in the metrics."""

@@ -1,0 +1,156 @@
+"""The optimizer state that this process holds, by the stored tensors it is part of.
+
+Layout and ownership are megatron-core's to decide; they are read off the live objects: a tensor's
+place from the model's sharded state dict, as a checkpoint has it, and a shard's from the
+distributed optimizer's range map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import prod
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from megatron.core.optimizer.optimizer import FP32Optimizer
+
+from megagrow.checkpoint.sharded import METADATA, TrainedModel
+from megagrow.pipeline.ownership import Block, Owned
+
+Kind = Literal["param", "exp_avg", "exp_avg_sq"]
+"""fp32 master weights, first and second moment, as torch and megatron-core name them."""
+
+KINDS: tuple[Kind, ...] = ("param", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shards:
+    """Everything an optimizer keeps of its tensors here."""
+
+    owned: tuple[Owned, ...]
+    """Which runs of elements; n of them."""
+
+    tensors: dict[Kind, list[torch.Tensor]]
+    """[n] flat fp32 tensors of each kind, one for each run. Entries may be deleted to free them."""
+
+
+def shards_of(model: TrainedModel) -> Shards:
+    """The optimizer state of a live model, in place: writing to its tensors changes the model's.
+
+    After writing, `publish` brings the weights in line with the master weights.
+    """
+    places = _places(model.chunks)
+    owned: list[Owned] = []
+    tensors: dict[Kind, list[torch.Tensor]] = {kind: [] for kind in KINDS}
+    for part in cast(list[Any], model.optimizer.chained_optimizers):
+        if getattr(part, "is_stub_optimizer", False):
+            continue
+        for parameter, start, state in _states(part):
+            stop = start + state["param"].numel()
+            for block, offset in places[id(parameter)]:
+                low, high = max(start, offset), min(stop, offset + block.size)
+                if low >= high:
+                    continue
+                owned.append(Owned(block, low - offset, high - offset))
+                for kind in KINDS:
+                    flat = state[kind].detach().view(-1)
+                    tensors[kind].append(flat[low - start : high - start])
+    return Shards(owned=tuple(owned), tensors=tensors)
+
+
+def keep_apart(shards: Shards, kinds: Sequence[Kind]) -> Shards:
+    """The shards of `kinds` alone, in memory that the model can be freed without.
+
+    Only fp32 master weights are copied: they are the weights, inside the model's buffer.
+    """
+    tensors: dict[Kind, list[torch.Tensor]] = {}
+    for kind in kinds:
+        tensors[kind] = [_own(tensor) for tensor in shards.tensors[kind]]
+    return Shards(owned=shards.owned, tensors=tensors)
+
+
+def publish(model: TrainedModel, wrapped: Sequence[Any]) -> None:
+    """Makes the weights of all replicas those of the master weights; call on every rank.
+
+    Args:
+        model: whose master weights were written.
+        wrapped: its chunks in their DistributedDataParallel.
+    """
+    gathers = False
+    for part in cast(list[Any], model.optimizer.chained_optimizers):
+        distributed = isinstance(part, DistributedOptimizer)
+        gathers |= distributed
+        if not getattr(part, "is_stub_optimizer", False) and hasattr(
+            part, "_copy_main_params_to_model_params"
+        ):
+            part._copy_main_params_to_model_params()
+    if gathers:
+        for chunk in wrapped:
+            chunk.start_param_sync(force_sync=True)
+
+
+class _Place(NamedTuple):
+    block: Block
+    offset: int
+    """Its first element in the flat parameter."""
+
+
+def _places(chunks: Sequence[torch.nn.Module]) -> dict[int, list[_Place]]:
+    """The blocks that each parameter (by `id`) is made of, one after another."""
+    places: dict[int, list[_Place]] = {}
+    for chunk in chunks:
+        state = cast(Any, chunk).sharded_state_dict(metadata=dict(METADATA))
+        for value in nested_values(state):
+            if not isinstance(value, ShardedTensor | ShardedTensorFactory) or value.data is None:
+                continue
+            whole = value.data
+            parts = value.build() if isinstance(value, ShardedTensorFactory) else [value]
+            places[id(whole)] = [
+                _Place(_block(part), (part.data.data_ptr() - whole.data_ptr()) // whole.itemsize)
+                for part in parts
+            ]
+    return places
+
+
+def _block(part: ShardedTensor) -> Block:
+    shape, offset, extent = part.global_shape, part.global_offset, part.local_shape
+    if part.prepend_axis_num or tuple(extent[2:]) != tuple(shape[2:]):
+        raise ValueError(f"{part.key}: not a slice of a tensor along its first two dimensions")
+    inner = prod(shape[2:])
+    rows, columns = extent[0], prod(extent[1:])
+    column = offset[1] * inner if len(shape) > 1 else 0
+    return Block(part.key, row=offset[0], column=column, rows=rows, columns=columns)
+
+
+def _states(part: Any) -> Iterator[tuple[torch.nn.Parameter, int, dict[str, torch.Tensor]]]:
+    """Each parameter, the first of its elements held here, and their state."""
+    if isinstance(part, DistributedOptimizer):
+        for parameter in part.model_param_group_index_map:
+            start = part._get_model_param_range_map(parameter)["param"].start
+            yield parameter, start, part._get_main_param_and_optimizer_states(parameter)
+        return
+    for parameter, main in _mains(part):
+        yield parameter, 0, {"param": main, **part.optimizer.state[main]}
+
+
+def _mains(part: Any) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
+    """Each parameter and its fp32 master, of an optimizer that is not distributed."""
+    if isinstance(part, FP32Optimizer):
+        for group in part.param_groups:
+            yield from zip(group["params"], group["params"], strict=True)
+        return
+    for models, mains in (
+        (part.float16_groups, part.fp32_from_float16_groups),
+        (part.fp32_from_fp32_groups, part.fp32_from_fp32_groups),
+    ):
+        yield from zip(chain(*models), chain(*mains), strict=True)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+    return tensor if whole else tensor.clone()
