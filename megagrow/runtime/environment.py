@@ -1,4 +1,4 @@
-"""Environment variables that torch, CUDA and its libraries read once. Needs no torch."""
+"""Environment variables that CUDA and its libraries read once, as they start. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ import os
 from collections.abc import MutableMapping
 
 from megagrow.errors import ConfigError
-
-EVERYWHERE = {
-    # Large tensors on a CPU come from huge pages where the system grants them on request: memory is
-    # first touched in a fraction of the time. The page faults of a new model are most of what
-    # building it costs.
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
-"""What every run is better off with."""
 
 TENSOR_PARALLEL = {
     # One queue to the device: a collective that is called before a matrix product starts before it
@@ -47,7 +39,6 @@ def prepare(
         ConfigError: the run is to be deterministic, and the environment forbids it.
     """
     wanted = {
-        **EVERYWHERE,
         **(TENSOR_PARALLEL if tensor_parallel else {}),
         **(DETERMINISTIC if deterministic else {}),
     }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from megagrow.errors import ConfigError
-from megagrow.runtime.environment import DETERMINISTIC, EVERYWHERE, prepare
+from megagrow.runtime.environment import DETERMINISTIC, prepare
 from tests.train import trial
 
 _SCRIPT = """
@@ -53,16 +53,15 @@ def _main(file: Path, *overrides: str) -> list[Any]:
 def test_one_connection_for_tensor_parallelism() -> None:
     environ: dict[str, str] = {}
     prepare(environ, tensor_parallel=False, deterministic=False)
-    assert environ == EVERYWHERE
+    assert environ == {}
     prepare(environ, tensor_parallel=True, deterministic=False)
-    assert environ == {**EVERYWHERE, "CUDA_DEVICE_MAX_CONNECTIONS": "1"}
+    assert environ == {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}
 
 
 def test_what_the_user_set_stays() -> None:
     environ = {"CUDA_DEVICE_MAX_CONNECTIONS": "8", "NCCL_ALGO": "Ring"}
     prepare(environ, tensor_parallel=True, deterministic=True)
-    users = {"CUDA_DEVICE_MAX_CONNECTIONS": "8", "NCCL_ALGO": "Ring"}
-    assert environ == {**EVERYWHERE, **DETERMINISTIC, **users}
+    assert environ == {**DETERMINISTIC, "CUDA_DEVICE_MAX_CONNECTIONS": "8", "NCCL_ALGO": "Ring"}
 
 
 def test_an_environment_that_forbids_determinism_is_refused() -> None:
