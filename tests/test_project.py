@@ -31,7 +31,7 @@ PURE_ROOMS = [
     "megagrow.config",
     "megagrow.model.shape",
     "megagrow.growth.plan",
-    "megagrow.pipeline.balance",
+    "megagrow.pipeline.balancing.balance",
     "megagrow.curriculum",
     "megagrow.plan",
 ]

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from megagrow.runtime import device, logging  # import torch: after the environment
 
         logging.configure()
-        from megagrow.pipeline.timing import time_stage
+        from megagrow.pipeline.balancing.timing import time_stage
 
         if config.deterministic:
             device.make_deterministic()

@@ -25,7 +25,7 @@ std::int64_t cut(std::uint64_t destination, std::int64_t size, std::int64_t edge
     if (edge <= begin || edge >= end) return std::clamp(edge, begin, end);
     const auto past =
         static_cast<std::int64_t>((destination + static_cast<std::uint64_t>(edge * size)) % line);
-    return std::max(edge - past / size, begin);
+    return edge - past / size;
 }
 
 class Copier {

@@ -20,10 +20,10 @@ from megagrow.checkpoint.sharded import TrainedModel, set_updates
 from megagrow.growth.cost import GrowthCost
 from megagrow.growth.keys import source_key
 from megagrow.growth.plan import GrowthPlan
-from megagrow.pipeline import shards
-from megagrow.pipeline.exchange import Route, move, plan_route
-from megagrow.pipeline.fetches import Holdings, plan_fetches
-from megagrow.pipeline.shards import KINDS, Kind, Shards
+from megagrow.pipeline.redistribution import shards
+from megagrow.pipeline.redistribution.exchange import Route, move, plan_route
+from megagrow.pipeline.redistribution.fetches import Holdings, plan_fetches
+from megagrow.pipeline.redistribution.shards import KINDS, Kind, Shards
 from megagrow.runtime import device, processes
 from megagrow.runtime.stopwatch import Stopwatch
 

@@ -1,1 +1,1 @@
-"""Which layer lives on which pipeline stage."""
+"""Which layer lives on which pipeline stage, and moving state to where it then belongs."""

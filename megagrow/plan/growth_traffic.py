@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from megagrow.growth.keys import source_key
-from megagrow.pipeline.traffic import Placement, traffic
+from megagrow.pipeline.redistribution.traffic import Placement, traffic
 from megagrow.plan.schedule import StagePlan
 
 _FP32_BYTES = 4

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megagrow.model.memory import MemoryModel
-from megagrow.pipeline.costs import LayerCosts
-from megagrow.pipeline.layout import costs_for, even_layout, kept_layout, layout_for
+from megagrow.pipeline.balancing.costs import LayerCosts
+from megagrow.pipeline.balancing.layout import costs_for, even_layout, kept_layout, layout_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -68,8 +68,8 @@ class Seen:
 
 
 def _grow_and_train(config: RunConfig, quota: int | None) -> Seen:
-    from megagrow.pipeline import exchange
-    from megagrow.pipeline.shards import shards_of
+    from megagrow.pipeline.redistribution import exchange
+    from megagrow.pipeline.redistribution.shards import shards_of
     from megagrow.train.transition import enter_stage
     from tests.train import parts
 

@@ -123,7 +123,7 @@ def test_bits_do_not_depend_on_where_a_run_is_cut(
 def test_large_and_many_are_shared_among_threads(threads: int) -> None:
     """More than the caches hold, one segment of it huge; every element exactly once."""
     generator = np.random.default_rng(2)
-    length = np.concatenate([generator.integers(0, 300, 5000), [3_000_001], column(0, 1, 40_000)])
+    length = np.concatenate([generator.integers(0, 300, 5000), [3_000_018], column(0, 1, 40_000)])
     start = np.concatenate([[0], np.cumsum(length)])
     total = int(start[-1])
     order = generator.permutation(len(length))

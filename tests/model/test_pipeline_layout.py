@@ -7,7 +7,7 @@ from megatron.core.transformer.pipeline_parallel_layer_layout import PipelinePar
 
 from megagrow.config import ParallelConfig
 from megagrow.model.pipeline_layout import pipeline_model_parallel_layout
-from megagrow.pipeline.balance import layer_ranges
+from megagrow.pipeline.balancing.balance import layer_ranges
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.data())

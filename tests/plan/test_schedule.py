@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from megagrow.errors import DataError
 from megagrow.model.flops import flops_per_token, parameters
 from megagrow.model.shape import model_shape
-from megagrow.pipeline.costs import flops_costs
+from megagrow.pipeline.balancing.costs import flops_costs
 from megagrow.plan import RunPlan, make_plan
 from tests.plan.configs import config_of, stage
 

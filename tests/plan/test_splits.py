@@ -7,7 +7,7 @@ import pytest
 
 from megagrow.errors import LayoutError
 from megagrow.model.shape import model_shape
-from megagrow.pipeline.layer_times import LayerTimes, timed_settings
+from megagrow.pipeline.balancing.layer_times import LayerTimes, timed_settings
 from megagrow.plan import StagePlan, make_plan
 from megagrow.plan.render import render, to_dict
 from tests.plan.configs import config_of, stage

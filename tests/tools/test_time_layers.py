@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from megagrow.config import load
-from megagrow.pipeline.layer_times import read_layer_times
+from megagrow.pipeline.balancing.layer_times import read_layer_times
 from megagrow.plan import make_plan
 from tests.config.conftest import BASE
 from tools.time_layers import main

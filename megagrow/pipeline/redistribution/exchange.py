@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 
 from megagrow.kernels import Segments, copy_segments
-from megagrow.pipeline.fetches import Fetches
-from megagrow.pipeline.ownership import Integers
+from megagrow.pipeline.redistribution.fetches import Fetches
+from megagrow.pipeline.redistribution.ownership import Integers
 from megagrow.runtime import device, processes
 from megagrow.runtime.stopwatch import Stopwatch
 

@@ -12,9 +12,9 @@ from megagrow.config import BatchConfig, ModelConfig, ParallelConfig
 from megagrow.errors import LayoutError
 from megagrow.model.memory import Held, MemoryModel
 from megagrow.model.shape import LayerShape, model_shape
-from megagrow.pipeline.balance import balance, feasible, layer_ranges
-from megagrow.pipeline.costs import LayerCosts
-from megagrow.pipeline.room import Room
+from megagrow.pipeline.balancing.balance import balance, feasible, layer_ranges
+from megagrow.pipeline.balancing.costs import LayerCosts
+from megagrow.pipeline.balancing.room import Room
 
 Quality = tuple[float, ...]
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from megagrow.config.schema import ParallelConfig
 from megagrow.model.shape import LayerShape, ModelShape
-from megagrow.pipeline.balance import layer_ranges
-from megagrow.pipeline.fetches import Holdings, plan_fetches
-from megagrow.pipeline.ownership import Block, Owned, total
+from megagrow.pipeline.balancing.balance import layer_ranges
+from megagrow.pipeline.redistribution.fetches import Holdings, plan_fetches
+from megagrow.pipeline.redistribution.ownership import Block, Owned, total
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.optimizer.optimizer import FP32Optimizer
 
 from megagrow.checkpoint.sharded import METADATA, TrainedModel
-from megagrow.pipeline.ownership import Block, Owned
+from megagrow.pipeline.redistribution.ownership import Block, Owned
 
 Kind = Literal["param", "exp_avg", "exp_avg_sq"]
 """fp32 master weights, first and second moment, as torch and megatron-core name them."""

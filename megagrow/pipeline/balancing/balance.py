@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from megagrow.errors import LayoutError
-from megagrow.pipeline.allotment import EqualLayers
-from megagrow.pipeline.costs import LayerCosts
-from megagrow.pipeline.partition import Row
-from megagrow.pipeline.room import Room
+from megagrow.pipeline.balancing.allotment import EqualLayers
+from megagrow.pipeline.balancing.costs import LayerCosts
+from megagrow.pipeline.balancing.partition import Row
+from megagrow.pipeline.balancing.room import Room
 
 
 def balance(

@@ -9,10 +9,10 @@ from typing import Any
 
 from megagrow.errors import LayoutError
 from megagrow.model.memory import MemoryModel
-from megagrow.pipeline.balance import balance, feasible
-from megagrow.pipeline.costs import LayerCosts, even_costs, flops_costs
-from megagrow.pipeline.layer_times import read_layer_times
-from megagrow.pipeline.room import Room
+from megagrow.pipeline.balancing.balance import balance, feasible
+from megagrow.pipeline.balancing.costs import LayerCosts, even_costs, flops_costs
+from megagrow.pipeline.balancing.layer_times import read_layer_times
+from megagrow.pipeline.balancing.room import Room
 from megagrow.units import format_bytes
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megagrow.pipeline.ownership import Block, Integers, Owned, column_cuts, spans
+from megagrow.pipeline.redistribution.ownership import Block, Integers, Owned, column_cuts, spans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megagrow.pipeline.fetches import Fetches, Holdings, plan_fetches
-from megagrow.pipeline.ownership import Block, Owned
-from tests.pipeline import holdings
+from megagrow.pipeline.redistribution.fetches import Fetches, Holdings, plan_fetches
+from megagrow.pipeline.redistribution.ownership import Block, Owned
+from tests.pipeline.redistribution import holdings
 
 RANKS = 4
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from megagrow.pipeline.ownership import Block, Owned
+from megagrow.pipeline.redistribution.ownership import Block, Owned
 
 Split = str
 """How tensor-parallel ranks share a tensor: `rows`, `columns` or not at all (`whole`)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from megagrow.errors import LayoutError
 from megagrow.model.shape import LayerShape, ModelShape
-from megagrow.pipeline.costs import LayerCosts
+from megagrow.pipeline.balancing.costs import LayerCosts
 
 SCHEMA = 1
 """Version of the file's form."""

@@ -16,7 +16,7 @@ from megagrow.errors import LayoutError
 from megagrow.model.build import build_model, wrap_ddp
 from megagrow.model.initialisation import initialise
 from megagrow.model.shape import LayerShape, model_shape
-from megagrow.pipeline.layer_times import LayerTimes, timed_settings
+from megagrow.pipeline.balancing.layer_times import LayerTimes, timed_settings
 from megagrow.runtime import device, groups, processes, seeds
 
 ROUND_S = 0.05

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megagrow.pipeline.ownership import Block, Owned, column_cuts, spans
+from megagrow.pipeline.redistribution.ownership import Block, Owned, column_cuts, spans
 
 
 def test_the_strips_are_as_wide_as_all_blocks_allow() -> None:

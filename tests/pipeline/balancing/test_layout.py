@@ -14,9 +14,9 @@ from megagrow.errors import LayoutError
 from megagrow.model.flops import layer_flops_per_token, output_flops_per_token
 from megagrow.model.memory import MemoryModel
 from megagrow.model.shape import model_shape
-from megagrow.pipeline.costs import flops_costs
-from megagrow.pipeline.layer_times import LayerTimes, read_layer_times, timed_settings
-from megagrow.pipeline.layout import costs_for, even_layout, kept_layout, layout_for
+from megagrow.pipeline.balancing.costs import flops_costs
+from megagrow.pipeline.balancing.layer_times import LayerTimes, read_layer_times, timed_settings
+from megagrow.pipeline.balancing.layout import costs_for, even_layout, kept_layout, layout_for
 
 MODEL = ModelConfig(
     hidden_size=64, num_attention_heads=4, vocab_size=2048, seq_length=32, ffn_hidden_size=192

@@ -1,0 +1,1 @@
+"""Which layer lives on which pipeline stage: costs, memory, and the split that suits both."""

@@ -1,0 +1,1 @@
+"""Moving optimizer state between processes when layers, layout or both change."""
