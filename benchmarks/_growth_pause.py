@@ -78,6 +78,10 @@ SIZES = {
     "quick": Size(
         old_layers=1, new_layers=2, hidden=64, vocabulary=512, length=32, batch=4, rounds=1
     ),
+    "quick-gpu": Size(
+        old_layers=1, new_layers=2, hidden=64, vocabulary=512, length=32, batch=4, rounds=1,
+        layouts=("one",),
+    ),
 }  # fmt: skip
 """Llama-style models; `cpu` grows to 98 million parameters, `gpu` to 1.3 billion."""
 

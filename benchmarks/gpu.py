@@ -1,4 +1,4 @@
-"""What a single Hopper GPU does: the CUDA kernels, checked and timed.
+"""What a single Hopper GPU does: the CUDA kernels, checked and timed, and a growth in flight.
 
     python benchmarks/gpu.py [--quick] [--save NAME]
 
@@ -6,6 +6,9 @@
 2. Checks `copy_segments` and `combine_segments` against torch on random tables.
 3. Times `copy_segments` with 4 destinations, in turns with a device-to-device copy of the source
    and with 4 torch copies: GB/s moved, and its share of the device copy's.
+4. Runs the command line in bf16 on a Llama-style model that grows in flight from 6 to 24 layers
+   (1.3 billion parameters): the pause in training steps and over that through a checkpoint, the
+   memory it takes, and the MFU of the steps after it.
 
 The last line is one JSON object; the exit code is 0 if every target is met, and 77 where there is
 no such GPU.
@@ -41,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("gpu: csrc was not built, see above", file=sys.stderr)
         return 1
     import _gpu_kernel
+    import _growth_pause
 
     from megagrow.kernels import native
 
@@ -51,8 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{comparisons} random tables: the same as torch, bit for bit")
     gigabytes, segments, rounds = (0.1, 100, 2) if options.quick else (4.0, 10_000, 20)
     ratios, figures = _gpu_kernel.measure(gigabytes, segments, rounds, targets=not options.quick)
+    model = _growth_pause.SIZES["quick-gpu" if options.quick else "gpu"]
+    found, pause = _growth_pause.measure(model, precision="bf16", targets=not options.quick)
+    ratios |= found
     print_ratios(ratios)
     details = {
+        "pause": pause,
         "unit": "bandwidth of ours over a device copy's; speed of ours over torch's",
         "gb_per_second": figures,
         "comparisons": comparisons,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from megagrow.checkpoint.guard import guarded
 from megagrow.errors import CheckpointError, LayoutError
-from megagrow.growth.cost import GrowthCost
+from megagrow.growth.cost import GrowthCost, growth_cost
 from megagrow.runtime import device, failure, processes
 from megagrow.runtime.stopwatch import Stopwatch
 
@@ -64,12 +64,11 @@ def grow(
     finally:
         if processes.is_main():
             shutil.rmtree(folder, ignore_errors=True)
-    return GrowthCost(
+    return growth_cost(
         seconds=time.monotonic() - begun,
         phases=watch.seconds,
         bytes_moved=moved,
         kept_bytes=kept,
-        peak_bytes=device.memory_peak_bytes(),
     )
 
 

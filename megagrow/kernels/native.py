@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from megagrow.kernels.segments import Segments
 
 _MODULES = {"cpu": "megagrow.kernels._cpu", "cuda": "megagrow.kernels._cuda"}
+_CUDA_NEEDS = (
+    " with nvcc on the path, for GPUs of compute capability 9.0 or newer and a driver that "
+    "supports nvcc's release"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -42,16 +46,43 @@ def load(kind: str) -> ModuleType | None:
         _log.warning("no compiled kernels for %s tensors: plain torch copies are used", kind)
         return None
     try:
-        return importlib.import_module(_MODULES[kind])
-    except ImportError as error:
-        hint = "make setup builds them" + (", with nvcc on the path" if kind == "cuda" else "")
+        module = importlib.import_module(_MODULES[kind])
+        if kind == "cuda":
+            _try_cuda(module)
+        return module
+    except (ImportError, RuntimeError) as error:
+        hint = "make setup builds them" + (_CUDA_NEEDS if kind == "cuda" else "")
         _log.warning(
-            "kernels for %s tensors are not built (%s): plain torch copies are used; %s",
+            "kernels for %s tensors cannot be used (%s): plain torch copies are used; %s",
             kind,
             error,
             hint,
         )
         return None
+
+
+def _try_cuda(module: ModuleType) -> None:
+    """Copies one element.
+
+    Raises:
+        RuntimeError: the GPU is too old for what was compiled, or the driver for the `nvcc`.
+    """
+    from megagrow.kernels.segments import Segments
+
+    zero, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    segments = Segments(
+        source=zero,
+        source_start=zero,
+        length=one,
+        first=np.array([0, 1]),
+        destination=zero,
+        destination_start=zero,
+    )
+    source = torch.ones(1, device="cuda")
+    copied = torch.zeros_like(source)
+    copy_segments(module, segments, [source], [copied], None, None)
+    if copied.item() != 1.0:
+        raise RuntimeError("a trial copy came out wrong")
 
 
 def copy_segments(

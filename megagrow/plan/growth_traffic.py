@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from megagrow.growth.keys import source_key
 from megagrow.pipeline.redistribution.traffic import Placement, traffic
-from megagrow.plan.schedule import StagePlan
+from megagrow.plan.schedule import StagePlan, rebuilds
 
 _FP32_BYTES = 4
 
@@ -37,8 +37,7 @@ class GrowthTraffic:
 def growth_traffic(old: StagePlan, new: StagePlan) -> GrowthTraffic | None:
     """What entering `new` after `old` moves; None where the model stays where it is."""
     transition, growth = new.config.transition, new.growth
-    same = old.config.parallel == new.config.parallel and old.layout == new.layout
-    if transition is None or growth is None or (same and not new.grows):
+    if transition is None or growth is None or not rebuilds(old, new):
         return None
     layer_map = growth.layer_map
     found = traffic(_placement(old), _placement(new), lambda key: source_key(key, layer_map))

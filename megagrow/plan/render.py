@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.plan import text
 from megagrow.plan.growth_traffic import LINK_GB_PER_SECOND, growth_traffic
 from megagrow.plan.hardware import Hardware
@@ -327,15 +328,26 @@ def _growth_lines(plan: RunPlan) -> list[str]:
                 for warning in ("; ".join(stage.timing.warnings),)
                 if warning
             ]
-        moved = growth_traffic(before, stage)
-        if moved is not None:
-            lines.append(
-                f"into {stage.name}: about {format_bytes(moved.moved)} of state move between "
-                f"processes, at most {format_bytes(moved.most_received)} to one of them "
-                f"({format_duration(moved.seconds)} at {LINK_GB_PER_SECOND:g} GB/s), which fills "
-                f"at most {format_bytes(moved.filled)}"
-            )
+        lines += _traffic_lines(before, stage)
     return lines
+
+
+def _traffic_lines(before: StagePlan, stage: StagePlan) -> list[str]:
+    """How the state gets into a stage."""
+    moved, transition = growth_traffic(before, stage), stage.config.transition
+    if moved is None or transition is None:
+        return []
+    filled = f"filling at most {format_bytes(moved.filled)} on each"
+    if transition.through == "checkpoint":
+        written = before.parameters.total * BYTES_PER_PARAMETER
+        return [f"into {stage.name}: up to {format_bytes(written)} through the scratch folder"]
+    if not moved.moved:
+        return [f"into {stage.name}: no state moves between processes, {filled}"]
+    return [
+        f"into {stage.name}: about {format_bytes(moved.moved)} of state move between processes, at "
+        f"most {format_bytes(moved.most_received)} to one ({format_duration(moved.seconds)} at "
+        f"{LINK_GB_PER_SECOND:g} GB/s), {filled}"
+    ]
 
 
 def _bucket_lines(plan: RunPlan, sizes: Mapping[str, int] | None) -> list[str]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from megagrow.config.schema import RunConfig, StageConfig
+from megagrow.config.schema import ParallelConfig, RunConfig, StageConfig
 from megagrow.errors import DataError, LayoutError
 from megagrow.growth.plan import GrowthPlan, GrowthTiming, plan_growth, timing
 from megagrow.model.flops import Parameters, TrainFlops, flops_per_token, parameters
@@ -284,6 +284,25 @@ def _plan_stage(
         growth=_growth(stage, previous),
         timing=_timing(config, index, shape),
     )
+
+
+def rebuilds(old: StagePlan, new: StagePlan) -> bool:
+    """Whether the model of `new`, the stage after `old`, is another one than that of `old`."""
+    reset = new.config.transition is not None and new.config.transition.optimizer == "reset"
+    return new.grows or reset or _placement(old) != _placement(new)
+
+
+def _placement(stage: StagePlan) -> tuple[ParallelConfig, tuple[int, ...]]:
+    """How a stage's model is built and spread, not how that was found."""
+    plain = ParallelConfig()
+    found = replace(
+        stage.config.parallel,
+        balance=plain.balance,
+        layer_times=plain.layer_times,
+        memory_limit=plain.memory_limit,
+        layers_per_chunk=plain.layers_per_chunk,
+    )
+    return found, stage.layout
 
 
 def stage_steps(stage: StageConfig, seq_length: int) -> int:

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,8 @@ import megagrow
 from megagrow.checkpoint.store import BYTES_PER_PARAMETER, CheckpointStore
 from megagrow.checkpoint.writer import CheckpointWriter
 from megagrow.config import RunConfig, to_dict
-from megagrow.config.schema import ParallelConfig
 from megagrow.errors import TrainingError
-from megagrow.plan.schedule import RunPlan, StagePlan
+from megagrow.plan.schedule import RunPlan, StagePlan, rebuilds
 from megagrow.runtime import failure, lock, processes
 from megagrow.runtime.files import write_atomically
 from megagrow.train.data import RunData
@@ -111,25 +110,6 @@ class Run:
     def record_end(self, state: TrainState, reason: EndReason) -> None:
         """Writes the last event of this start."""
         self.record("end", state, reason=reason, seconds=time.monotonic() - self.begun)
-
-
-def rebuilds(old: StagePlan, new: StagePlan) -> bool:
-    """Whether the model of `new`, the stage after `old`, is another one than that of `old`."""
-    reset = new.config.transition is not None and new.config.transition.optimizer == "reset"
-    return new.grows or reset or _placement(old) != _placement(new)
-
-
-def _placement(stage: StagePlan) -> tuple[ParallelConfig, tuple[int, ...]]:
-    """How a stage's model is built and spread, not how that was found."""
-    plain = ParallelConfig()
-    found = replace(
-        stage.config.parallel,
-        balance=plain.balance,
-        layer_times=plain.layer_times,
-        memory_limit=plain.memory_limit,
-        layers_per_chunk=plain.layers_per_chunk,
-    )
-    return found, stage.layout
 
 
 def _through_checkpoint(stage: StagePlan) -> bool:

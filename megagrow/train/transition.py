@@ -12,9 +12,9 @@ from megagrow.growth import in_memory, through_checkpoint
 from megagrow.growth.cost import GrowthCost
 from megagrow.growth.in_memory import BuiltModel
 from megagrow.growth.plan import GrowthPlan
-from megagrow.plan.schedule import StagePlan
+from megagrow.plan.schedule import StagePlan, rebuilds
 from megagrow.train.engine import Engine, build_engine
-from megagrow.train.run import Run, rebuilds
+from megagrow.train.run import Run
 from megagrow.train.state import TrainState
 
 

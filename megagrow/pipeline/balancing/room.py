@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from megagrow.model.memory import Held, MemoryModel
 
 Bytes = NDArray[np.int64]
+
+STRIDE = 16
+"""Every so many-th end is searched first, over all starts."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,29 @@ class Room:
         Of several chunks on a rank, each is given an equal share of the rank's room: a split within
         these shares is within the limit (to some bytes), but there may be others.
         """
-        parallel, layers = self.memory.parallel, len(self._parts)
-        ends = np.tile(np.arange(layers + 1), (parallel.pipeline, 1))
-        low, high = np.zeros_like(ends), ends.copy()  # halve what is left, for all ends at once
-        while np.any(low < high):
+        virtual, places = self.memory.parallel.virtual_pipeline, np.arange(len(self._parts) + 1)
+        if self.layers_are_equal:
+            share = np.array(self.most_layers())[:, None] // virtual
+            return np.tile(np.maximum(places - share, 0), (virtual, 1))
+        # Starts never fall from one end to the next: those of some ends bound those in between.
+        some = np.append(places[:-1:STRIDE], places[-1])
+        found = self._search(some, 0 * some, some)
+        before = np.searchsorted(some, places, side="right") - 1
+        after = np.searchsorted(some, places)
+        low = self._search(places, found[:, before], np.minimum(found[:, after], places))
+        return np.tile(low, (virtual, 1))
+
+    def _search(self, ends: Bytes, low: Bytes, high: Bytes) -> NDArray[np.int64]:
+        """[pipeline, ends]: the first start there is room for, of those from `low` to `high`."""
+        shape = (self.memory.parallel.pipeline, len(ends))
+        low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+        while np.any(low < high):  # halves what is left, for all ends at once
             middle = (low + high) // 2
-            fits = self.memory.totals(self._held(middle, ends)) <= self.limit
-            low, high = np.where(fits, low, middle + 1), np.where(fits, middle, high)
-        return np.tile(low, (parallel.virtual_pipeline, 1))
+            fits = self._bare.totals(self._held(middle, ends)) <= self.limit
+            closed = low >= high  # found, or an end with room for no layer: not looked at again
+            low = np.where(fits | closed, low, middle + 1)
+            high = np.where(fits & ~closed, middle, high)
+        return low
 
     def _held(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Held:
         """A rank whose every chunk takes as much as layers `[start, end)`."""
@@ -68,17 +86,17 @@ class Room:
         )
 
     def _widest(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Bytes:
-        """The largest activations of a layer in each `[start, end)`; 0 where that is empty.
+        """The largest activations of a layer in each `[start, end)`; any where that is empty.
 
         Two overlapping windows whose length is a power of two cover any range.
         """
         lengths = ends - starts
-        powers = np.frexp(np.maximum(lengths, 1))[1] - 1
-        found = np.maximum(
-            self._windows[powers, np.minimum(starts, len(self._parts) - 1)],
-            self._windows[powers, np.maximum(ends - (1 << powers), 0)],
+        powers = self._powers[lengths]
+        rows = powers * self._windows.shape[1]
+        windows = self._windows.ravel()
+        return np.maximum(
+            windows[rows + starts], windows[rows + np.maximum(ends - (1 << powers), 0)]
         )
-        return np.where(lengths > 0, found, 0)
 
     @cached_property
     def _parts(self) -> list[tuple[int, int]]:
@@ -93,9 +111,20 @@ class Room:
         return np.array([0, *accumulate(weights)]), np.array([0, *accumulate(kept)])
 
     @cached_property
+    def _bare(self) -> MemoryModel:
+        """The same estimate of a rank's total, which does not look at the model's layers again."""
+        return replace(self.memory, shape=replace(self.memory.shape, layers=()))
+
+    @cached_property
+    def _powers(self) -> NDArray[np.int64]:
+        """[length]: the largest power of two within it, as exponent."""
+        return np.frexp(np.maximum(np.arange(len(self._parts) + 1), 1))[1].astype(np.int64) - 1
+
+    @cached_property
     def _windows(self) -> Bytes:
-        """[log2 length, layer]: the largest activations among that many layers from there on."""
-        rows = [np.array([kept for _, kept in self._parts])]
+        """[log2 length, layer]: the largest activations among that many layers from there on;
+        0 behind the last layer."""
+        rows = [np.array([*(kept for _, kept in self._parts), 0])]
         while 2 ** len(rows) <= len(self._parts):
             half = 2 ** (len(rows) - 1)
             shifted = np.concatenate((rows[-1][half:], np.zeros(half, dtype=np.int64)))

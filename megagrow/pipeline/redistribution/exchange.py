@@ -20,6 +20,8 @@ from megagrow.pipeline.redistribution.ownership import Integers
 from megagrow.runtime import device, processes
 from megagrow.runtime.stopwatch import Stopwatch
 
+_FP32_BYTES = 4
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Stream:
@@ -77,10 +79,8 @@ def plan_route(fetches: Fetches, *, staging_bytes: int) -> Route:
     )
     received = [int(rows[2].sum()) for rows in asked]
     sent = [stream.total for stream in sends]
-    longest, peers = _most(
-        max(received + sent), max(sum(map(bool, received)), sum(map(bool, sent)))
-    )
-    quota = max(1, staging_bytes // (2 * 4 * max(1, peers)))
+    half = staging_bytes // (2 * _FP32_BYTES)
+    quota, longest = _agreed(min(_quota(received, half), _quota(sent, half)), max(received + sent))
     return Route(fetches=fetches, sends=sends, quota=quota, rounds=-(-longest // quota))
 
 
@@ -197,6 +197,17 @@ def _unpack(
     )
 
 
+def _quota(streams: Sequence[int], room: int) -> int:
+    """The most to take of each stream at once for the sum to be within `room`; at least 1.
+
+    Short streams leave their share to the long ones.
+    """
+    left = sorted(streams)
+    while left and left[0] * len(left) <= room:
+        room -= left.pop(0)
+    return max(1, room // len(left)) if left else max(1, *streams)
+
+
 def _parts(bounds: Integers) -> list[slice]:
     return [slice(int(low), int(high)) for low, high in pairwise(bounds)]
 
@@ -212,10 +223,12 @@ def _cut(length: Integers, window: tuple[int, int]) -> tuple[Integers, Integers,
 
 def _exchange_tables(tables: Sequence[Integers]) -> list[Integers]:
     """Sends `tables[j]` ([3, n_j]) to rank j; what each rank sent here."""
-    here = device.device()
+    here, world, me = device.device(), processes.world_size(), processes.rank()
     counts = torch.tensor([table.shape[1] for table in tables], device=here)
-    coming = torch.empty_like(counts)
-    dist.all_to_all_single(coming, counts)
+    # Not an all-to-all: NCCL would connect, and keep buffers for, every pair of processes.
+    everyone = torch.empty(world * world, dtype=torch.int64, device=here)
+    dist.all_gather_into_tensor(everyone, counts)
+    coming = everyone.view(world, world)[:, me]
     sent, received = (3 * counts).tolist(), (3 * coming).tolist()
     outgoing = torch.from_numpy(np.concatenate([table.ravel() for table in tables])).to(here)
     incoming = torch.empty(sum(received), dtype=torch.int64, device=here)
@@ -223,8 +236,9 @@ def _exchange_tables(tables: Sequence[Integers]) -> list[Integers]:
     return [part.cpu().numpy().reshape(3, -1) for part in incoming.split(received)]
 
 
-def _most(*numbers: int) -> tuple[int, ...]:
-    """The largest of each number on any rank."""
-    largest = torch.tensor(numbers, dtype=torch.int64, device=device.device())
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return tuple(largest.tolist())
+def _agreed(quota: int, longest: int) -> tuple[int, int]:
+    """The smallest quota of all ranks, and the longest stream."""
+    numbers = torch.tensor([-quota, longest], dtype=torch.int64, device=device.device())
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    least, most = numbers.tolist()
+    return -least, most

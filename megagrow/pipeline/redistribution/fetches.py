@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
-from megagrow.pipeline.redistribution.ownership import Block, Integers, Owned, column_cuts, spans
+from megagrow.pipeline.redistribution.ownership import Integers, Owned, column_cuts, spans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,43 +45,54 @@ class Fetches:
         return int(self.length[self.owner != me].sum())
 
 
-class _Span(NamedTuple):
-    """A run of elements of a strip."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Spans:
+    """Runs of elements of one tensor, on a line that all its strips are laid out on; n of them."""
 
-    start: int
-    length: int
-    place: int
-    """Index of the `Owned` it is part of."""
-    offset: int
-    rank: int = -1
+    start: Integers
+    """[n] first element on the line."""
 
+    length: Integers
+    """[n] number of elements."""
 
-class _Run(NamedTuple):
-    owner: int
-    record: int
-    start: int
-    length: int
-    targets: tuple[tuple[int, int], ...]
+    place: Integers
+    """[n] index of the `Owned` it is part of."""
 
+    offset: Integers
+    """[n] its first element, counted from the start of that `Owned`."""
 
-_Strip = tuple[str, int]
+    rank: Integers
+    """[n] who holds it."""
+
+    def pieces(self, edges: Integers) -> tuple[Integers, Integers]:
+        """The spans cut at `edges`: the span and the number of each piece, in order of spans."""
+        low = np.searchsorted(edges, self.start)
+        counts = np.searchsorted(edges, self.start + self.length) - low
+        span = np.repeat(np.arange(len(counts)), counts)
+        before = np.cumsum(counts) - counts
+        return span, np.arange(len(span)) + np.repeat(low - before, counts)
 
 
 class Holdings:
     """What every process holds, to be asked by tensor."""
 
     def __init__(self, have: Sequence[Sequence[Owned]]) -> None:
-        self.world_size = len(have)
-        """Number of processes."""
-        self._by_key: dict[str, list[tuple[int, int, Owned]]] = defaultdict(list)
+        self._world_size = len(have)
+        self._by_key: dict[str, list[tuple[Owned, int, int]]] = defaultdict(list)
         for rank, each in enumerate(have):
             for place, owned in enumerate(each):
-                self._by_key[owned.block.key].append((rank, place, owned))
+                self._by_key[owned.block.key].append((owned, rank, place))
 
-    def of(self, keys: set[str], me: int) -> list[tuple[int, int, Owned]]:
-        """Rank, place there and run of all that is held of `keys`, what `me` prefers last."""
-        found = [entry for key in keys for entry in self._by_key.get(key, ())]
-        return sorted(found, key=lambda entry: (entry[0] - me) % self.world_size, reverse=True)
+    def of(self, key: str, me: int) -> list[tuple[Owned, int, int]]:
+        """What is held of a tensor, its rank and its place there; what `me` prefers last.
+
+        Of equal replicas only that of the next process from `me` on.
+        """
+        nearest: dict[Owned, tuple[Owned, int, int]] = {}
+        found = self._by_key.get(key, [])
+        for entry in sorted(found, key=lambda entry: (entry[1] - me) % self._world_size):
+            nearest.setdefault(entry[0], entry)
+        return list(nearest.values())[::-1]
 
 
 def plan_fetches(
@@ -106,78 +115,87 @@ def plan_fetches(
     Raises:
         ValueError: an element is wanted that nobody has.
     """
-    keys = {owned.block.key: source(owned.block.key) for owned in want}
-    held = have.of(set(keys.values()), me)
-    renamed = [owned._replace(block=_rename(owned.block, keys)) for owned in want]
-    blocks = [owned.block for owned in renamed]
-    cuts = column_cuts(blocks + [owned.block for _, _, owned in held])
-    wanted: dict[_Strip, list[_Span]] = defaultdict(list)
-    for place, owned in enumerate(renamed):
-        _add(wanted, owned, cuts[owned.block.key], place)
-    offered: dict[_Strip, list[_Span]] = defaultdict(list)
-    for rank, place, owned in held:
-        _add(offered, owned, cuts[owned.block.key], place, rank)
-    runs = [run for strip, spans_ in wanted.items() for run in _runs(strip, offered[strip], spans_)]
-    return _table(runs)
+    wanted: dict[str, list[tuple[Owned, int, int]]] = defaultdict(list)
+    for place, owned in enumerate(want):
+        wanted[source(owned.block.key)].append((owned, me, place))
+    return _joined([_fetch(key, have.of(key, me), uses) for key, uses in wanted.items()])
 
 
-def _rename(block: Block, keys: dict[str, str]) -> Block:
-    return block._replace(key=keys[block.key])
-
-
-def _add(
-    strips: dict[_Strip, list[_Span]], owned: Owned, cuts: Integers, place: int, rank: int = -1
-) -> None:
-    found = spans(owned, cuts)
-    key = owned.block.key
-    columns = (found.strip, found.start, found.length, found.offset)
-    for strip, start, length, offset in zip(*(array.tolist() for array in columns), strict=True):
-        strips[key, strip].append(_Span(start, length, place, offset, rank))
-
-
-def _runs(strip: _Strip, offered: Sequence[_Span], wanted: Sequence[_Span]) -> list[_Run]:
-    """Cuts a strip wherever a holder or a use begins or ends; a run has one of each kind."""
+def _fetch(
+    key: str,
+    held: Sequence[tuple[Owned, int, int]],
+    wanted: Sequence[tuple[Owned, int, int]],
+) -> Fetches:
+    """What is taken of one tensor. It is cut wherever a holder or a use begins or ends."""
+    blocks = [owned.block for owned, _, _ in (*held, *wanted)]
+    cuts = column_cuts(blocks)
+    rows = max(block.row + block.rows for block in blocks)
+    uses = _laid_out(wanted, cuts, rows)
+    offers = _laid_out(held, cuts, rows)
     edges = np.unique(
-        [edge for span in (*offered, *wanted) for edge in (span.start, span.start + span.length)]
+        np.concatenate(
+            [uses.start, uses.start + uses.length, offers.start, offers.start + offers.length]
+        )
     )
-    holder = np.full(len(edges) - 1, -1, dtype=np.int64)
-    for index, span in enumerate(offered):  # those to be preferred come last
-        low, high = np.searchsorted(edges, (span.start, span.start + span.length))
-        holder[low:high] = index
-    uses: list[list[_Span]] = [[] for _ in holder]
-    for span in wanted:
-        low, high = np.searchsorted(edges, (span.start, span.start + span.length))
-        for piece in range(low, high):
-            uses[piece].append(span)
-    runs = []
-    for piece, (start, stop) in enumerate(pairwise(edges.tolist())):
-        if not uses[piece]:
-            continue
-        if holder[piece] < 0:
-            raise ValueError(
-                f"no process holds elements {start} to {stop} of strip {strip[1]} of {strip[0]!r}"
-            )
-        span = offered[holder[piece]]
-        targets = tuple((use.place, use.offset + start - use.start) for use in uses[piece])
-        begin = span.offset + start - span.start
-        runs.append(_Run(span.rank, span.place, begin, stop - start, targets))
-    return runs
-
-
-def _table(runs: list[_Run]) -> Fetches:
-    runs.sort(key=lambda run: run[:3])
-    places = [place for run in runs for place in run.targets]
-    counts = [len(run.targets) for run in runs]
-
-    def column(values: Sequence[int]) -> Integers:
-        return np.array(values, dtype=np.int64)
-
+    holder = np.full(len(edges), -1, dtype=np.int64)
+    offer, piece = offers.pieces(edges)
+    holder[piece] = offer  # of two, the later one stays: it is preferred
+    use, piece = uses.pieces(edges)
+    order = np.argsort(piece, kind="stable")
+    use, piece = use[order], piece[order]
+    taken, first = np.unique(piece, return_index=True)
+    chosen = holder[taken]
+    if (chosen < 0).any():
+        start, stop = edges[taken[chosen < 0][0]], edges[taken[chosen < 0][0] + 1]
+        raise ValueError(f"no process holds elements {start} to {stop} of {key!r}")
     return Fetches(
-        owner=column([run.owner for run in runs]),
-        record=column([run.record for run in runs]),
-        start=column([run.start for run in runs]),
-        length=column([run.length for run in runs]),
-        first=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(column(counts))]),
-        target=column([place for place, _ in places]),
-        target_start=column([start for _, start in places]),
+        owner=offers.rank[chosen],
+        record=offers.place[chosen],
+        start=offers.offset[chosen] + edges[taken] - offers.start[chosen],
+        length=edges[taken + 1] - edges[taken],
+        first=np.append(first, len(piece)),
+        target=uses.place[use],
+        target_start=uses.offset[use] + edges[piece] - uses.start[use],
+    )
+
+
+def _laid_out(held: Sequence[tuple[Owned, int, int]], cuts: Integers, rows: int) -> _Spans:
+    """Runs of elements of a tensor on one line: its strips between `cuts`, one after another."""
+    found = [(spans(owned, cuts), rank, place) for owned, rank, place in held]
+    sizes = [len(each.start) for each, _, _ in found]
+
+    def joined(parts: list[Integers]) -> Integers:
+        return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+    return _Spans(
+        start=joined([each.start + rows * cuts[each.strip] for each, _, _ in found]),
+        length=joined([each.length for each, _, _ in found]),
+        place=np.repeat(np.array([place for _, _, place in found], dtype=np.int64), sizes),
+        offset=joined([each.offset for each, _, _ in found]),
+        rank=np.repeat(np.array([rank for _, rank, _ in found], dtype=np.int64), sizes),
+    )
+
+
+def _joined(parts: Sequence[Fetches]) -> Fetches:
+    """All of them as one, sorted by owner."""
+    none = np.zeros(0, dtype=np.int64)
+
+    def column(name: str) -> Integers:
+        return np.concatenate([none, *(getattr(part, name) for part in parts)])
+
+    owner, record, start = column("owner"), column("record"), column("start")
+    counts = np.concatenate([none, *(np.diff(part.first) for part in parts)])
+    order = np.lexsort((start, record, owner))
+    first = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts[order])])
+    # The uses of run i are behind those of all runs before it: gather them in the new order.
+    before = (np.cumsum(counts) - counts)[order]
+    uses = np.arange(first[-1]) + np.repeat(before - first[:-1], counts[order])
+    return Fetches(
+        owner=owner[order],
+        record=record[order],
+        start=start[order],
+        length=column("length")[order],
+        first=first,
+        target=column("target")[uses],
+        target_start=column("target_start")[uses],
     )

@@ -9,7 +9,7 @@ layout cuts its columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,16 +78,12 @@ class Spans:
     """[n] the same run's first element, counted from the start of the `Owned`."""
 
 
-Cuts = Mapping[str, Integers]
-"""Columns at which a tensor is cut into strips, its two edges included; by key."""
-
-
-def column_cuts(blocks: Iterable[Block]) -> Cuts:
-    """The coarsest strips in which each of `blocks` is made of whole ones."""
-    edges: dict[str, set[int]] = {}
+def column_cuts(blocks: Iterable[Block]) -> Integers:
+    """Where to cut a tensor into strips so that each of its `blocks` is made of whole ones."""
+    edges: set[int] = set()
     for block in blocks:
-        edges.setdefault(block.key, set()).update((block.column, block.column + block.columns))
-    return {key: np.array(sorted(found), dtype=np.int64) for key, found in edges.items()}
+        edges.update((block.column, block.column + block.columns))
+    return np.array(sorted(edges), dtype=np.int64)
 
 
 def spans(owned: Owned, cuts: Integers) -> Spans:

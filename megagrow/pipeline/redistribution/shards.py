@@ -7,6 +7,7 @@ distributed optimizer's range map.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +25,9 @@ from megagrow.pipeline.redistribution.ownership import Block, Owned
 
 Kind = Literal["param", "exp_avg", "exp_avg_sq"]
 """fp32 master weights, first and second moment, as torch and megatron-core name them."""
+
+_MOSTLY = 0.95
+"""Share of a block of memory that has to be of use for the block to be kept."""
 
 KINDS: tuple[Kind, ...] = ("param", "exp_avg", "exp_avg_sq")
 
@@ -66,11 +70,11 @@ def shards_of(model: TrainedModel) -> Shards:
 def keep_apart(shards: Shards, kinds: Sequence[Kind]) -> Shards:
     """The shards of `kinds` alone, in memory that the model can be freed without.
 
-    Only fp32 master weights are copied: they are the weights, inside the model's buffer.
+    Master weights in bf16, and moments, have memory of their own, which is kept. In fp32 the
+    weights are their own masters, inside the model's buffer: unless most of that is this shard,
+    as with one replica, they are copied.
     """
-    tensors: dict[Kind, list[torch.Tensor]] = {}
-    for kind in kinds:
-        tensors[kind] = [_own(tensor) for tensor in shards.tensors[kind]]
+    tensors = {kind: _own(shards.tensors[kind]) for kind in kinds}
     return Shards(owned=shards.owned, tensors=tensors)
 
 
@@ -151,6 +155,13 @@ def _mains(part: Any) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
         yield from zip(chain(*models), chain(*mains), strict=True)
 
 
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
-    return tensor if whole else tensor.clone()
+def _own(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    used: dict[int, int] = defaultdict(int)
+    for tensor in tensors:
+        used[tensor.untyped_storage().data_ptr()] += tensor.nbytes
+    kept = []
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        whole = used[storage.data_ptr()] >= _MOSTLY * storage.nbytes()
+        kept.append(tensor if whole else tensor.clone())
+    return kept

@@ -56,7 +56,7 @@ def test_a_shard_is_cut_where_its_owners_meet() -> None:
 
 
 def test_what_nobody_has_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"no process holds elements 2 to 4 of .* 'w'"):
+    with pytest.raises(ValueError, match=r"no process holds elements 2 to 4 of 'w'"):
         plan_fetches(Holdings([[Owned(Block("w", 0, 0, 4, 1), 0, 2)]]), [whole("w")], 0)
     with pytest.raises(ValueError, match="no process holds elements 0 to 4"):
         plan_fetches(Holdings([[whole("other")]]), [whole("w")], 0)
