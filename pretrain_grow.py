@@ -7,6 +7,7 @@ torchrun --nproc-per-node 8 pretrain_grow.py CONFIG.yaml [key.path=value ...]
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 
@@ -104,6 +105,7 @@ def pretrain(config: RunConfig, resume: str) -> int:
     from megagrow.train import stop
     from megagrow.train.pretrain import pretrain as train
 
+    gc.freeze()  # what was imported is no garbage: each growth would look through all of it
     processes.start()
     failed = False
     try:

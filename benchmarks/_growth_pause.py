@@ -29,7 +29,7 @@ PAUSE_STEPS = 3.0
 STAGING_BYTES = 64 * 2**20
 """Staging memory of a growth in memory."""
 
-STEPS = 4
+STEPS = 3
 """Training steps before and after the growth."""
 
 MEMORY = 1.0
@@ -69,7 +69,7 @@ class Size:
 
 SIZES = {
     "cpu": Size(
-        old_layers=3, new_layers=12, hidden=768, vocabulary=8192, length=256, batch=8, rounds=3
+        old_layers=3, new_layers=12, hidden=768, vocabulary=8192, length=256, batch=4, rounds=3
     ),
     "gpu": Size(
         old_layers=6, new_layers=24, hidden=2048, vocabulary=32000, length=2048, batch=16,
