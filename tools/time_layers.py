@@ -8,9 +8,11 @@ micro-batch. Run it on the device that will train, with nothing else on it, and 
 
     parallel: {balance: times, layer_times: layer_times.json}
 
-One process times everything with tensor size 1: with a larger one all parts shrink about alike. The
-file serves every stage with the same layers, micro-batch, precision and recomputation, whatever its
-depth; for others it is refused. --plan shows what it gains.
+One process times everything with tensor size 1. For a larger one the same times are used, on the
+assumption, which has not been measured, that all parts shrink alike. The file serves every stage
+with the same layers, micro-batch, precision, recomputation and fusions, whatever its depth; for
+others it is refused. It does not have to be of the device that trains: --plan shows what was timed,
+and what it gains.
 """
 
 from __future__ import annotations

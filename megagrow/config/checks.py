@@ -179,6 +179,7 @@ def _check_stage(config: RunConfig, stage: StageConfig, source: Source, path: Ke
         _check_mixture(config, stage.mixture_end, source, (*path, "mixture_end"))
     _check_tensor(config.model, stage.parallel, source, (*path, "parallel"))
     _check_pipeline(stage.layers, stage.parallel, source, (*path, "parallel"))
+    _check_layer_times(config, stage.parallel, source, (*path, "parallel", "layer_times"))
     _check_fusion(config, stage.parallel, source, (*path, "parallel"))
     _check_batch(stage.batch, stage.parallel, source, (*path, "batch"))
     _check_learning_rate(stage.learning_rate, source, (*path, "learning_rate"))
@@ -280,11 +281,6 @@ def _check_balance(layers: int, parallel: ParallelConfig, source: Source, path: 
             "times needs a file of measured times; set layer_times to one that "
             "tools/time_layers.py wrote, or balance to flops",
         )
-    if parallel.layer_times is not None and parallel.balance != "times":
-        raise source.error(
-            (*path, "layer_times"),
-            f"is not read with balance {parallel.balance}; set that to times, or remove this key",
-        )
     if parallel.memory_limit == 0:
         raise source.error((*path, "memory_limit"), "must be above 0; remove the key for no limit")
     counts = parallel.layers_per_chunk
@@ -306,6 +302,21 @@ def _check_balance(layers: int, parallel: ParallelConfig, source: Source, path: 
             (*path, "layers_per_chunk"),
             f"{fault}; nearest: {_nearest_counts(counts, chunks, layers)}, or remove the key",
         )
+
+
+def _check_layer_times(
+    config: RunConfig, parallel: ParallelConfig, source: Source, path: KeyPath
+) -> None:
+    """A file that nothing reads; a stage may take over the run's and balance by something else."""
+    if parallel.layer_times is None or parallel.balance == "times":
+        return
+    if path in source.inherited and any(
+        stage.parallel.balance == "times" for stage in config.stages
+    ):
+        return
+    raise source.error(
+        path, f"is not read with balance {parallel.balance}; set that to times, or remove this key"
+    )
 
 
 def _nearest_counts(counts: tuple[int, ...], chunks: int, layers: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from megagrow.config.schema import RunConfig
+from megagrow.config.schema import CheckpointConfig, RunConfig
 from megagrow.units import format_count
 
 MAX_GROWTH_FACTOR = 4
@@ -19,7 +19,11 @@ def warnings(config: RunConfig, stage_tokens: Sequence[int]) -> tuple[str, ...]:
         config: the run.
         stage_tokens: tokens each stage really takes.
     """
-    return (*_schedule_warnings(config, stage_tokens), *_growth_warnings(config))
+    return (
+        *_schedule_warnings(config, stage_tokens),
+        *_growth_warnings(config),
+        *_unread_warnings(config),
+    )
 
 
 def _schedule_warnings(config: RunConfig, stage_tokens: Sequence[int]) -> list[str]:
@@ -60,4 +64,21 @@ def _growth_warnings(config: RunConfig) -> list[str]:
                 f"stage {after.name!r} grows {after.layers / before.layers:.3g}-fold; the G_stack "
                 f"paper found 2 to {MAX_GROWTH_FACTOR} best"
             )
+    return found
+
+
+def _unread_warnings(config: RunConfig) -> list[str]:
+    """Keys of one way to grow in a run whose transitions all go the other way."""
+    ways = {stage.transition.through for stage in config.stages if stage.transition is not None}
+    checkpoint, found = config.checkpoint, []
+    if ways == {"memory"} and checkpoint.growth_scratch is not None:
+        found.append(
+            "checkpoint.growth_scratch has no effect: every transition goes through memory; remove "
+            "it, or set transition.through to checkpoint"
+        )
+    if ways == {"checkpoint"} and checkpoint.growth_staging != CheckpointConfig().growth_staging:
+        found.append(
+            "checkpoint.growth_staging has no effect: every transition goes through a checkpoint; "
+            "remove it, or set transition.through to memory"
+        )
     return found

@@ -115,6 +115,7 @@ def _stage_dict(stage: StagePlan, before: StagePlan | None) -> dict[str, Any]:
         "layout": list(stage.layout),
         "imbalance": stage.imbalance,
         "balanced_by": _balanced_by(stage),
+        "times_device": stage.splits[-1].device,
         "splits": {
             split.name: {
                 "layout": list(split.layout),
@@ -248,7 +249,7 @@ def _split_table(plan: RunPlan) -> Table:
         limit = stage.config.parallel.memory_limit
         return (
             stage.name,
-            f"chosen, {_balanced_by(stage)}" if split.name == "chosen" else split.name,
+            f"chosen, {_decided(stage, split)}" if split.name == "chosen" else split.name,
             f"{split.imbalance:.3f}",
             format_bytes(split.peak_bytes),
             "" if limit is None else format_bytes(limit),
@@ -263,6 +264,12 @@ def _split_table(plan: RunPlan) -> Table:
     )
     heads = ("split", "max/mean", "memory/rank", "limit", "layers per pipeline chunk")
     return _table(heads, rows, left=(1, 5))
+
+
+def _decided(stage: StagePlan, split: Split) -> str:
+    """`_balanced_by`, and what the times were measured on."""
+    name = _balanced_by(stage)
+    return f"times ({split.device})" if name == "times" else name
 
 
 def _balanced_by(stage: StagePlan) -> str:

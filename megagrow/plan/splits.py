@@ -28,6 +28,9 @@ class Split:
     peak_bytes: int
     """Estimated bytes on the fullest rank."""
 
+    device: str | None
+    """What the times were measured on that `imbalance` compares; unset: it compares FLOPs."""
+
 
 def plan_splits(memory: MemoryModel, before: Sequence[int] | None) -> tuple[Split, ...]:
     """The splits to compare, the chosen one last.
@@ -62,4 +65,5 @@ def _split(
         layout=layout,
         imbalance=costs.imbalance(layout),
         peak_bytes=max(rank.total for rank in memory.ranks(layout)),
+        device=costs.device,
     )

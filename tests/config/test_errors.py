@@ -272,3 +272,16 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"run.yaml: cannot be read"):
         load(tmp_path / "run.yaml")
+
+
+def test_a_stage_need_not_read_the_layer_times_of_the_run(base: str, load_text: Load) -> None:
+    run = base.replace("  pipeline: 2", "  pipeline: 2\n  balance: times\n  layer_times: t.json")
+    config = load_text(run.replace("tensor: 2}", "balance: even}"))
+    assert [stage.parallel.balance for stage in config.stages] == ["times", "even"]
+    some = base.replace("  pipeline: 2", "  pipeline: 2\n  layer_times: t.json")
+    assert load_text(some.replace("tensor: 2}", "balance: times}"))
+    with pytest.raises(ConfigError, match=r"parallel.layer_times \(for stages.0\): is not read"):
+        load_text(some)
+    own = "balance: even, layer_times: t.json}"
+    with pytest.raises(ConfigError, match=r"stages.1.parallel.layer_times: is not read with"):
+        load_text(run.replace("tensor: 2}", own))

@@ -40,3 +40,19 @@ def test_growth_that_the_paper_advises_against() -> None:
     one, eightfold = make_plan(config_of(stage(1), stage(2), stage(16))).warnings
     assert "'stage1' grows from a single layer" in one
     assert "'stage2' grows 8-fold; the G_stack paper found 2 to 4 best" in eightfold
+
+
+def test_keys_of_the_way_of_growing_that_no_transition_takes() -> None:
+    grown = stage(4, transition={"through": "checkpoint"})
+    both = {"growth_scratch": "/dev/shm", "growth_staging": "1MiB"}
+    (scratch,) = make_plan(config_of(stage(2), stage(4), checkpoint=both)).warnings
+    assert scratch.startswith("checkpoint.growth_scratch has no effect: every transition goes thro")
+    (staging,) = make_plan(config_of(stage(2), grown, checkpoint=both)).warnings
+    assert staging.startswith("checkpoint.growth_staging has no effect: every transition goes thro")
+    assert (
+        make_plan(config_of(stage(2), stage(4), {**grown, "layers": 8}, checkpoint=both)).warnings
+        == ()
+    )
+    assert make_plan(config_of(stage(2), checkpoint=both)).warnings == ()
+    usual = {"growth_staging": "256MiB"}
+    assert make_plan(config_of(stage(2), grown, checkpoint=usual)).warnings == ()

@@ -55,7 +55,7 @@ def test_rebalancing_alone_is_a_stage() -> None:
     assert ["even", "chosen,", "even"] in [row[:3] for row in rows]
     assert ["given", "chosen,", "given"] in [row[:3] for row in rows]
     found = to_dict(plan)["stages"][1]
-    assert found["balanced_by"] == "flops"
+    assert (found["balanced_by"], found["times_device"]) == ("flops", None)
     assert found["splits"]["kept"]["layout"] == [4, 4]
     assert found["splits"]["chosen"]["imbalance"] == found["imbalance"]
 
@@ -79,13 +79,17 @@ def test_measured_times_make_another_plan(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"^stage 'stage0': layer times .*No such file"):
         make_plan(config)
     shape = model_shape(config.model, 8)
-    settings = timed_settings(shape, precision="bf16", micro_size=2, recompute="none")
+    (first,) = config.stages
+    settings = timed_settings(shape, precision="bf16", micro_size=2, parallel=first.parallel)
     times = LayerTimes(
         settings=settings, device="abacus", rounds=1, layers={shape.layers[0]: 1.0},
         embedding=0.0, output=4.0,
     )  # fmt: skip
     file.write_text(times.to_json())
-    (planned,) = make_plan(config).stages
+    plan = make_plan(config)
+    (planned,) = plan.stages
     assert planned.layout == (6, 2)
+    assert "chosen, times (abacus) " in render(plan)
+    assert to_dict(plan)["stages"][0]["times_device"] == "abacus"
     assert planned.imbalance == 1.0
     assert planned.splits[0].imbalance == pytest.approx(8 / 6)

@@ -28,10 +28,11 @@ def balance(
     - Equal layers: the one with the smallest largest rank, then the most even one (least sum of
       squared chunk costs), then one with the shorter chunks first, where 1F1B keeps the most
       activations. Exact with virtual stages and a memory limit.
-    - Different layers: the most even one. Exact with virtual stages or a memory limit. With both,
-      the split is within the limit and no better one is within it where the best split of all is;
-      otherwise each chunk is given an equal share of its rank's memory, and the split is the best
-      within these shares.
+    - Different layers: the most even one; about the most even where very many have the smallest
+      largest chunk, see `Evenness.most_pairs`. Exact with virtual stages or a memory limit.
+      With both, the split is within the limit and no better one is within it where the best split
+      of all is; otherwise each chunk is given an equal share of its rank's memory, and the
+      split is the best within these shares.
 
     Args:
         costs: of every layer, and of the model's two ends.

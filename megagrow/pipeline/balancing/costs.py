@@ -33,6 +33,9 @@ class LayerCosts:
     last: float = 0
     """Of what the last chunk holds besides its layers: final norm, output layer and loss."""
 
+    device: str | None = None
+    """What they were measured on; unset: they are counted."""
+
     def __post_init__(self) -> None:
         """Raises LayoutError for a negative cost."""
         if min(self.first, self.last, *self.layers) < 0:

@@ -8,15 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from megagrow.config.schema import ParallelConfig
 from megagrow.errors import LayoutError
 from megagrow.model.shape import LayerShape, ModelShape
 from megagrow.pipeline.balancing.costs import LayerCosts
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the file's form."""
 
 MODEL_KEYS = ("style", "hidden_size", "padded_vocab_size", "seq_length")
 """What, besides its layers, the times of a model's parts depend on."""
+
+PARALLEL_KEYS = ("recompute", "cross_entropy_fusion", "gradient_accumulation_fusion")
+"""Keys of `parallel` that they depend on, as they are written: unset is not `false`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +46,7 @@ class LayerTimes:
     """Of final norm, output layer and loss."""
 
     def costs(
-        self, shape: ModelShape, *, precision: str, micro_size: int, recompute: str
+        self, shape: ModelShape, *, precision: str, micro_size: int, parallel: ParallelConfig
     ) -> LayerCosts:
         """The costs of a model of any depth whose parts are those that were timed.
 
@@ -50,13 +54,13 @@ class LayerTimes:
             shape: the model.
             precision: of its training.
             micro_size: sequences in a micro-batch.
-            recompute: of its activations.
+            parallel: its recomputation and fusions.
 
         Raises:
             LayoutError: something else was timed; names every difference.
         """
         wanted = timed_settings(
-            shape, precision=precision, micro_size=micro_size, recompute=recompute
+            shape, precision=precision, micro_size=micro_size, parallel=parallel
         )
         faults = [
             f"{key} was {self.settings.get(key)}, and is {value}"
@@ -74,6 +78,7 @@ class LayerTimes:
             layers=tuple(self.layers[layer] for layer in shape.layers),
             first=self.embedding,
             last=self.output,
+            device=self.device,
         )
 
     def to_json(self) -> str:
@@ -96,14 +101,14 @@ class LayerTimes:
 
 
 def timed_settings(
-    shape: ModelShape, *, precision: str, micro_size: int, recompute: str
+    shape: ModelShape, *, precision: str, micro_size: int, parallel: ParallelConfig
 ) -> dict[str, Any]:
     """What times depend on besides the shapes of the layers. Arguments as `LayerTimes.costs`."""
     return {
         **{key: getattr(shape, key) for key in MODEL_KEYS},
         "precision": precision,
         "micro_size": micro_size,
-        "recompute": recompute,
+        **{key: getattr(parallel, key) for key in PARALLEL_KEYS},
     }
 
 
@@ -118,7 +123,7 @@ def read_layer_times(path: str | Path) -> LayerTimes:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise LayoutError(f"layer times {path}: {error.strerror}; {hint}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LayoutError(f"layer times {path}: not JSON: {error}; {hint}") from None
     if isinstance(data, dict) and data.get("schema") not in (SCHEMA, None):
         raise LayoutError(
@@ -136,7 +141,7 @@ def read_layer_times(path: str | Path) -> LayerTimes:
             embedding=_seconds(data["embedding"]),
             output=_seconds(data["output"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise LayoutError(f"layer times {path}: damaged: {error!r}; {hint}") from None
 
 

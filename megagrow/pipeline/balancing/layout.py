@@ -58,7 +58,7 @@ def costs_for(memory: MemoryModel) -> LayerCosts:
         memory.shape,
         precision=memory.precision,
         micro_size=memory.batch.micro_size,
-        recompute=parallel.recompute,
+        parallel=parallel,
     )
 
 

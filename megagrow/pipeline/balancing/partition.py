@@ -78,20 +78,18 @@ class Row:
         return int(self._high[-1])
 
     @cached_property
-    def _farthest(self) -> list[list[int]] | None:
+    def _farthest(self) -> list[Places]:
         """Of each chunk: with its start here, the last end that it has memory for."""
-        if self.starts is None:
-            return None
         places = np.arange(len(self.layers) + 1)
-        return [(np.searchsorted(row, places, side="right") - 1).tolist() for row in self.starts]
+        if self.starts is None:
+            return [np.full_like(places, places[-1])] * self.chunks
+        return [np.searchsorted(row, places, side="right") - 1 for row in self.starts]
 
     @cached_property
     def _too_large(self) -> list[list[int]]:
         """Of each chunk: the layers that it has no memory for, even alone."""
-        if self._farthest is None:
-            return [[]] * self.chunks
         places = np.arange(len(self.layers))
-        return [np.flatnonzero(row[:-1] == places).tolist() for row in np.array(self._farthest)]
+        return [np.flatnonzero(row[:-1] == places).tolist() for row in self._farthest]
 
     def _least_bound(self) -> int:
         """The smallest possible largest cost: exact, because costs are whole numbers.
@@ -117,11 +115,11 @@ class Row:
             room = bound - (self.first if chunk == 0 else 0)
             last_end = layers - (self.chunks - 1 - chunk)  # leaves each chunk ahead a layer
             spans: Spans = []
-            for begin, stop in _without(reached[-1], self._too_large[chunk]):
+            farthest, too_large = self._farthest[chunk], self._too_large[chunk]
+            for begin, stop in _without(reached[-1], too_large) if too_large else reached[-1]:
                 # Any place from here to the farthest will do: each chunk may be shorter.
-                end = min(bisect_right(sums, sums[stop] + room) - 1, last_end)
-                if self._farthest is not None:
-                    end = min(end, self._farthest[chunk][stop])
+                end = bisect_right(sums, sums[stop] + room) - 1
+                end = min(end, last_end, int(farthest[stop]))
                 if spans and begin <= spans[-1][1]:
                     spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
                 elif begin < end:

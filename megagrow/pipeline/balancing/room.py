@@ -14,8 +14,8 @@ from megagrow.model.memory import Held, MemoryModel
 
 Bytes = NDArray[np.int64]
 
-STRIDE = 16
-"""Every so many-th end is searched first, over all starts."""
+STRIDES = (32, 4, 1)
+"""Of every so many ends one is searched; the next, finer search begins with what that found."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,14 @@ class Room:
             share = np.array(self.most_layers())[:, None] // virtual
             return np.tile(np.maximum(places - share, 0), (virtual, 1))
         # Starts never fall from one end to the next: those of some ends bound those in between.
-        some = np.append(places[:-1:STRIDE], places[-1])
-        found = self._search(some, 0 * some, some)
-        before = np.searchsorted(some, places, side="right") - 1
-        after = np.searchsorted(some, places)
-        low = self._search(places, found[:, before], np.minimum(found[:, after], places))
+        ends = places[[0, -1]]
+        low, high = np.array([[0, 0]]), ends[None]
+        for stride in STRIDES:
+            more = np.append(places[:-1:stride], places[-1])
+            before = np.searchsorted(ends, more, side="right") - 1
+            after = np.minimum(high[:, np.searchsorted(ends, more)], more)
+            ends, low = more, self._search(more, low[:, before], after)
+            high = low
         return np.tile(low, (virtual, 1))
 
     def _search(self, ends: Bytes, low: Bytes, high: Bytes) -> NDArray[np.int64]:
@@ -69,9 +72,11 @@ class Room:
         while np.any(low < high):  # halves what is left, for all ends at once
             middle = (low + high) // 2
             fits = self._bare.totals(self._held(middle, ends)) <= self.limit
-            closed = low >= high  # found, or an end with room for no layer: not looked at again
-            low = np.where(fits | closed, low, middle + 1)
-            high = np.where(fits & ~closed, middle, high)
+            # Where low is high, that is it, even if it is an end with room for no layer.
+            low, high = (
+                np.where(fits | (low == high), low, middle + 1),
+                np.where(fits, middle, high),
+            )
         return low
 
     def _held(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Held:
@@ -82,7 +87,7 @@ class Room:
             layers=(ends - starts) * virtual,
             parameters=(weights[ends] - weights[starts]) * virtual,
             kept=(kept[ends] - kept[starts]) * virtual,
-            widest=self._widest(starts, ends),
+            widest=self._widest(starts, ends) if self._widest_counts else 0,
         )
 
     def _widest(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Bytes:
@@ -94,9 +99,8 @@ class Room:
         powers = self._powers[lengths]
         rows = powers * self._windows.shape[1]
         windows = self._windows.ravel()
-        return np.maximum(
-            windows[rows + starts], windows[rows + np.maximum(ends - (1 << powers), 0)]
-        )
+        second = np.maximum(ends - (1 << powers), 0)
+        return np.asarray(np.maximum(windows[rows + starts], windows[rows + second]))
 
     @cached_property
     def _parts(self) -> list[tuple[int, int]]:
@@ -110,6 +114,11 @@ class Room:
         weights, kept = zip(*self._parts, strict=True)
         return np.array([0, *accumulate(weights)]), np.array([0, *accumulate(kept)])
 
+    @property
+    def _widest_counts(self) -> bool:
+        """Only where a whole layer is computed again does the estimate look at the widest."""
+        return self.memory.parallel.recompute == "full"
+
     @cached_property
     def _bare(self) -> MemoryModel:
         """The same estimate of a rank's total, which does not look at the model's layers again."""
@@ -122,8 +131,10 @@ class Room:
 
     @cached_property
     def _windows(self) -> Bytes:
-        """[log2 length, layer]: the largest activations among that many layers from there on;
-        0 behind the last layer."""
+        """[log2 length, layer]: the largest activations among that many layers from there on.
+
+        Behind the last layer they are 0.
+        """
         rows = [np.array([*(kept for _, kept in self._parts), 0])]
         while 2 ** len(rows) <= len(self._parts):
             half = 2 ** (len(rows) - 1)

@@ -68,7 +68,7 @@ def _time_stage(config: RunConfig, stage: StageConfig, rounds: int, report: Repo
             shape,
             precision=config.precision,
             micro_size=stage.batch.micro_size,
-            recompute=stage.parallel.recompute,
+            parallel=stage.parallel,
         ),
         device=device.name(),
         rounds=rounds,

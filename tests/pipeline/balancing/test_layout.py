@@ -22,7 +22,9 @@ MODEL = ModelConfig(
     hidden_size=64, num_attention_heads=4, vocab_size=2048, seq_length=32, ffn_hidden_size=192
 )
 SHAPE = model_shape(MODEL, 8)
-SETTINGS: dict[str, Any] = {"precision": "bf16", "micro_size": 2, "recompute": "none"}
+SETTINGS: dict[str, Any] = {
+    "precision": "bf16", "micro_size": 2, "parallel": ParallelConfig(),
+}  # fmt: skip
 
 
 def memory_of(**parallel: Any) -> MemoryModel:
@@ -125,6 +127,7 @@ def test_measured_times_decide(tmp_path: Path) -> None:
     by_times = memory_of(pipeline=2, balance="times", layer_times=str(file))
     costs = costs_for(by_times)
     assert (costs.layers, costs.first, costs.last) == ((0.002,) * 8, 0.001, 0.008)
+    assert costs.device == "abacus"
     assert layout_for(by_times) == (6, 2)
     deeper = replace(by_times, shape=model_shape(MODEL, 16))
     assert layout_for(deeper) == (10, 6)
@@ -151,9 +154,17 @@ def test_times_of_another_shape_are_refused(
 
 
 def test_times_of_another_training_are_refused() -> None:
-    for key, value in (("precision", "fp32"), ("micro_size", 4), ("recompute", "full")):
+    for key, value in (("precision", "fp32"), ("micro_size", 4)):
         with pytest.raises(LayoutError, match=f"{key} was {SETTINGS[key]}, and is {value}"):
             times().costs(SHAPE, **(SETTINGS | {key: value}))
+    for key, old, value in (
+        ("recompute", "none", "full"),
+        ("cross_entropy_fusion", "none", "te"),
+        ("gradient_accumulation_fusion", None, False),
+    ):
+        other = ParallelConfig(**{key: value})
+        with pytest.raises(LayoutError, match=f"{key} was {old}, and is {value}"):
+            times().costs(SHAPE, **(SETTINGS | {"parallel": other}))
 
 
 @pytest.mark.parametrize(
@@ -163,12 +174,17 @@ def test_times_of_another_training_are_refused() -> None:
         ("{", "not JSON"),
         ("[]", "damaged"),
         ("{}", "damaged"),
-        (times().to_json().replace('"schema": 1', '"schema": 2'), "of version 2, and this"),
+        ("[" * 100_000, "not JSON: maximum recursion depth"),
+        (times().to_json().replace('"schema": 2', '"schema": 1'), "of version 1, and this"),
+        (times().to_json().replace('"rounds": 5', '"rounds": 1e999'), "damaged: OverflowError"),
         (times().to_json().replace("0.008", "-1"), "'?-1'? is no number of seconds"),
         (times().to_json().replace("0.008", "NaN"), "nan is no number of seconds"),
         (times().to_json().replace("ffn_hidden_size", "ffn"), "damaged"),
     ],
-)
+    ids=[
+        "absent", "cut", "list", "empty", "nested", "version", "infinite", "negative", "nan", "key",
+    ],
+)  # fmt: skip
 def test_damaged_files_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "times.json"
     if text is not None:
