@@ -129,6 +129,8 @@ def measure(
             for number in range(size.rounds):
                 for path in PATHS if number % 2 == 0 else reversed(PATHS):
                     pauses[path].append(grow(Path(folder), size, layout, path, precision))
+                    seconds = pauses[path][-1].seconds
+                    print(f"{layout}, through {path}: {seconds:.2f} s", file=sys.stderr, flush=True)
         ratios |= _ratios(layout, size, precision, pauses, targets=targets)
         details[layout] = {path: _summary(each) for path, each in pauses.items()}
         _print(layout, details[layout])

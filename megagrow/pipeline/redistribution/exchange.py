@@ -58,6 +58,12 @@ class Route:
     rounds: int
     """All-to-alls that it takes, the same on every process."""
 
+    outgoing: torch.Tensor
+    """Staging memory for what is sent in a round."""
+
+    incoming: torch.Tensor
+    """Staging memory for what is received in a round."""
+
 
 def plan_route(fetches: Fetches, *, staging_bytes: int) -> Route:
     """Asks every owner for what this process takes from it; call on every rank.
@@ -81,7 +87,20 @@ def plan_route(fetches: Fetches, *, staging_bytes: int) -> Route:
     sent = [stream.total for stream in sends]
     half = staging_bytes // (2 * _FP32_BYTES)
     quota, longest = _agreed(min(_quota(received, half), _quota(sent, half)), max(received + sent))
-    return Route(fetches=fetches, sends=sends, quota=quota, rounds=-(-longest // quota))
+    return Route(
+        fetches=fetches,
+        sends=sends,
+        quota=quota,
+        rounds=-(-longest // quota),
+        outgoing=_staging(sent, quota),
+        incoming=_staging(received, quota),
+    )
+
+
+def _staging(streams: Sequence[int], quota: int) -> torch.Tensor:
+    """Room for the first round, which is the largest."""
+    size = sum(min(stream, quota) for stream in streams)
+    return torch.empty(size, dtype=torch.float32, device=device.device())
 
 
 def move(
@@ -143,8 +162,7 @@ def _send(
         int(_cut(fetches.length[part], window)[2].sum()) if rank != me else 0
         for rank, part in enumerate(_parts(bounds))
     ]
-    outgoing = torch.empty(sum(sent), dtype=torch.float32, device=device.device())
-    incoming = torch.empty(sum(lengths), dtype=torch.float32, device=device.device())
+    outgoing, incoming = route.outgoing[: sum(sent)], route.incoming[: sum(lengths)]
     length = np.concatenate([length for *_, length in parts])
     copy_segments(
         Segments(
