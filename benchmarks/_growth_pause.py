@@ -76,7 +76,8 @@ SIZES = {
         rounds=2, layouts=("one",),
     ),
     "quick": Size(
-        old_layers=1, new_layers=2, hidden=64, vocabulary=512, length=32, batch=4, rounds=1
+        old_layers=1, new_layers=2, hidden=64, vocabulary=512, length=32, batch=4, rounds=1,
+        layouts=("dp2-to-pp2",),
     ),
     "quick-gpu": Size(
         old_layers=1, new_layers=2, hidden=64, vocabulary=512, length=32, batch=4, rounds=1,

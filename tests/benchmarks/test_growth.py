@@ -13,23 +13,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_kernel_and_pause_are_measured_and_the_last_line_is_the_result() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/growth.py", "--quick"],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     document = json.loads(done.stdout.splitlines()[-1])
     assert document["ok"] is True
-    for layout in ("dp2", "dp2-to-pp2"):
-        growths = document["pause"][layout]
-        assert set(growths["memory"]["phases"]) == {"plan", "build", "move", "unpack", "gather"}
-        assert set(growths["checkpoint"]["phases"]) == {"write", "read"}
-        assert min(growths["memory"]["seconds"]) > 0
-        for ratio in ("over_checkpoint", "in_steps", "memory"):
-            assert f"pause/{layout}/{ratio}" in document["ratios"]
+    growths = document["pause"]["dp2-to-pp2"]
+    assert set(growths["memory"]["phases"]) == {"plan", "build", "move", "unpack", "gather"}
+    assert set(growths["checkpoint"]["phases"]) == {"write", "read"}
+    assert min(growths["memory"]["seconds"]) > 0
+    for ratio in ("over_checkpoint", "in_steps", "memory"):
+        assert f"pause/dp2-to-pp2/{ratio}" in document["ratios"]
     assert document["kernel"]["gb_per_second"]

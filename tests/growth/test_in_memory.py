@@ -244,6 +244,7 @@ def _assert_same(world: World, buckets: Path, tmp_path: Path, data: st.DataObjec
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @_try(3)
 @given(data=st.data())
 def test_any_layouts_of_one_process(
@@ -253,6 +254,7 @@ def test_any_layouts_of_one_process(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @_try(3)
 @given(data=st.data())
 def test_any_layouts_of_two_processes(
@@ -262,6 +264,7 @@ def test_any_layouts_of_two_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @_try(2)
 @given(data=st.data())
 def test_any_layouts_of_four_processes(

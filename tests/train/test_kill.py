@@ -106,6 +106,7 @@ IN_MEMORY = {"stages.1.transition.through": "memory"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("layout", ["dp2-to-pp2"])
 @pytest.mark.parametrize("moment", ["shards.py:publish", "exchange.py:_unpack"])
 def test_killed_while_it_grows_in_memory(
