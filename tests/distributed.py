@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -206,6 +208,7 @@ def _work(environ: dict[str, str], pipe: Connection, stack_file: str) -> None:
                     break
                 fn, args = pickle.loads(job)
                 result = fn(*args)
+                _release_models()
                 groups.tear_down()
                 _send(pipe, True, result)
         except EOFError:
@@ -216,6 +219,19 @@ def _work(environ: dict[str, str], pipe: Connection, stack_file: str) -> None:
                 pipe.recv_bytes()  # stay, so that the others see a traceback, not a lost peer
             os._exit(1)
         processes.stop()
+
+
+def _release_models() -> None:
+    """Frees what a test did not: models keep their groups, whose threads would stay and wake."""
+    if "megatron.core.distributed" not in sys.modules:
+        return
+    from megatron.core.distributed import DistributedDataParallel
+
+    from megagrow.runtime import compat
+
+    for each in gc.get_objects():
+        if type(each).__mro__.count(DistributedDataParallel) and hasattr(each, "grad_accs"):
+            compat.release([each])
 
 
 def _send(pipe: Connection, done: bool, value: Any) -> None:

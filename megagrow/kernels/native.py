@@ -69,6 +69,8 @@ def _try_cuda(module: ModuleType) -> None:
     """
     from megagrow.kernels.segments import Segments
 
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch finds no GPU")
     zero, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
     segments = Segments(
         source=zero,

@@ -71,12 +71,10 @@ def test_an_unknown_instruction_set_is_refused() -> None:
         copy_with(simple(1), [torch.zeros(1)], [torch.zeros(1)], instructions="sse9")
 
 
-@pytest.mark.skipif(
-    torch.cuda.is_available() or native.load("cuda") is None, reason="csrc without CUDA, or a GPU"
-)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_cuda_module_loads_without_a_gpu_and_reports_cudas_error() -> None:
-    module = native.load("cuda")
-    assert module is not None
+    module = pytest.importorskip("megagrow.kernels._cuda", reason="csrc was built without CUDA")
+    assert native.load("cuda") is None  # torch copies are used, a line in the log says so
     with pytest.raises(RuntimeError, match=r"copy_segments: .*(CUDA|device)"):
         module.copy(0, 1, 1, False, 1, 0, 0, 0, 0)
 

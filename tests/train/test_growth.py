@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from megagrow.config import RunConfig
-from tests.distributed import World
+from tests.distributed import WorkerError, World
 from tests.train import layouts
 from tests.train.layouts import config_of, stage
 
@@ -91,9 +91,12 @@ class Grown:
     reports: list[Report]
 
 
-def make_config(buckets: Path, output: Path, case: Case, layers: int = NEW) -> RunConfig:
+def make_config(
+    buckets: Path, output: Path, case: Case, layers: int = NEW, through: str = "memory"
+) -> RunConfig:
     small = stage(OLD, STEPS, parallel=case.old)
-    large = stage(layers, 2, parallel=case.new, transition={"optimizer": case.optimizer})
+    transition = {"optimizer": case.optimizer, "through": through}
+    large = stage(layers, 2, parallel=case.new, transition=transition)
     return config_of(
         buckets, output, small, large, precision=case.precision, model=dict(case.model)
     )
@@ -346,7 +349,7 @@ def test_unregistered_layers_turn_these_tests_red(
     case = CASES["one"]
     target = tmp_path / "after"
     target.mkdir()
-    config = make_config(buckets, tmp_path, case)
+    config = make_config(buckets, tmp_path, case, through="checkpoint")
     reports = world1.run(_grow_without_registration, config, starts[case.start], target)
     old, new = layouts.tensors(world1, starts[case.start], target)
     broken = Grown(case=case, old=old, new=new, reports=reports)
@@ -358,6 +361,15 @@ def test_unregistered_layers_turn_these_tests_red(
     named = set(re.findall(r"decoder\.layers\.(\d)", reports[0].unregistered))
     assert named == {str(layer) for layer in range(OLD, NEW)}
     assert set(re.findall(r"decoder\.layers\.(\d)", reports[0].still)) == named
+
+
+def test_growth_in_memory_refuses_what_no_optimizer_has(
+    world1: World, starts: dict[tuple[Any, ...], Path], buckets: Path, tmp_path: Path
+) -> None:
+    case = CASES["one"]
+    config = make_config(buckets, tmp_path, case)
+    with pytest.raises(WorkerError, match="parameters are not trained"):
+        world1.run(_grow_without_registration, config, starts[case.start], tmp_path)
 
 
 def _grow_without_registration(config: RunConfig, checkpoint: Path, target: Path) -> Report:

@@ -47,7 +47,11 @@ def shards_of(model: TrainedModel) -> Shards:
     """The optimizer state of a live model, in place: writing to its tensors changes the model's.
 
     After writing, `publish` brings the weights in line with the master weights.
+
+    Raises:
+        ValueError: a parameter is not trained: no optimizer has it.
     """
+    _check_trained(model.chunks)
     places = _places(model.chunks)
     owned: list[Owned] = []
     tensors: dict[Kind, list[torch.Tensor]] = {kind: [] for kind in KINDS}
@@ -102,6 +106,20 @@ class _Place(NamedTuple):
     block: Block
     offset: int
     """Its first element in the flat parameter."""
+
+
+def _check_trained(chunks: Sequence[torch.nn.Module]) -> None:
+    frozen = [
+        name
+        for chunk in chunks
+        for name, parameter in chunk.named_parameters()
+        if not parameter.requires_grad
+    ]
+    if frozen:
+        raise ValueError(
+            f"{frozen[0]} and {len(frozen) - 1} more parameters are not trained: growth in memory "
+            "carries what the optimizer has; use transition.through=checkpoint"
+        )
 
 
 def _places(chunks: Sequence[torch.nn.Module]) -> dict[int, list[_Place]]:
