@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from megagrow.checkpoint import sharded
+from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.config import TransitionConfig
 from megagrow.growth import in_memory, through_checkpoint
@@ -33,25 +34,29 @@ def enter_stage(run: Run, engine: Engine, state: TrainState) -> tuple[Engine, Tr
     if not rebuilds(old, new):
         return engine, after
     run.checkpoints.wait()
-    engine, cost = _rebuild(run, engine, new, state.updates, updates)
+    engine, cost = _rebuild(run, engine, state, after)
     _report(run, after, old, new, cost)
     return engine, after
 
 
 def _rebuild(
-    run: Run, engine: Engine, new: StagePlan, updates_before: int, updates: int
+    run: Run, engine: Engine, state: TrainState, after: TrainState
 ) -> tuple[Engine, GrowthCost]:
-    """The engine of stage `new` with the state of `engine`, which is freed."""
+    """The engine of the stage of `after` with the state of `engine`, which is freed."""
+    old, new = run.stage(state), run.stage(after)
     transition, growth = _transition(new)
     built: list[Engine] = []
 
+    def take() -> TrainedModel:
+        return engine.trained(state.updates)
+
     def build() -> BuiltModel:
         built.append(build_engine(run.config, new, initialised=False))
-        return BuiltModel(model=built[0].trained(updates), wrapped=built[0].chunks)
+        return BuiltModel(model=built[0].trained(after.updates), wrapped=built[0].chunks)
 
     if transition.through == "memory":
         cost = in_memory.grow(
-            lambda: engine.trained(updates_before),
+            take,
             engine.release,
             build,
             growth=growth,
@@ -61,18 +66,14 @@ def _rebuild(
         return built[0], cost
 
     def write(folder: Path) -> None:
-        sharded.save(engine.trained(updates_before), folder)
+        sharded.save(take(), folder)
         engine.release()
 
     def read(folder: Path) -> None:
         sharded.load(build().model, folder, growth=growth, moments=transition.optimizer)
 
-    cost = through_checkpoint.grow(
-        write,
-        read,
-        scratch=run.scratch,
-        needed_bytes=run.plan.stages[new.index - 1].parameters.total * BYTES_PER_PARAMETER,
-    )
+    needed = old.parameters.total * BYTES_PER_PARAMETER
+    cost = through_checkpoint.grow(write, read, scratch=run.scratch, needed_bytes=needed)
     return built[0], cost
 
 

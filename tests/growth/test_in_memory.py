@@ -223,54 +223,27 @@ def changes(draw: st.DrawFn, ranks: int) -> Change:
     )
 
 
-def _try(few: int) -> Any:
-    """Settings of a test that draws layouts: `few`, the same each time, or as many as asked for."""
-    return settings(
-        max_examples=EXAMPLES or few,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=not EXAMPLES,
-    )
-
-
-def _assert_same(world: World, buckets: Path, tmp_path: Path, data: st.DataObject) -> None:
-    change = data.draw(changes(world.size))
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(
+    max_examples=EXAMPLES or 2,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=not EXAMPLES,
+)
+@given(data=st.data())
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_any_layouts(
+    request: pytest.FixtureRequest, buckets: Path, tmp_path: Path, ranks: int, data: st.DataObject
+) -> None:
+    world: World = request.getfixturevalue(f"world{ranks}")
+    change = data.draw(changes(ranks))
     quota = data.draw(st.sampled_from([4000, None]))
     folder = tmp_path / secrets.token_hex(4)
     configs = [
         change.config(buckets, folder / through, through) for through in ("memory", "checkpoint")
     ]
-    assert world.run(_compare, *configs, quota) == [[]] * world.size
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@_try(3)
-@given(data=st.data())
-def test_any_layouts_of_one_process(
-    world1: World, buckets: Path, tmp_path: Path, data: st.DataObject
-) -> None:
-    _assert_same(world1, buckets, tmp_path, data)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@_try(3)
-@given(data=st.data())
-def test_any_layouts_of_two_processes(
-    world2: World, buckets: Path, tmp_path: Path, data: st.DataObject
-) -> None:
-    _assert_same(world2, buckets, tmp_path, data)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@_try(2)
-@given(data=st.data())
-def test_any_layouts_of_four_processes(
-    world4: World, buckets: Path, tmp_path: Path, data: st.DataObject
-) -> None:
-    _assert_same(world4, buckets, tmp_path, data)
+    assert world.run(_compare, *configs, quota) == [[]] * ranks
 
 
 def test_a_growth_record_says_what_it_took(world2: World, buckets: Path, tmp_path: Path) -> None:

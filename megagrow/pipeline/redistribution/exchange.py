@@ -21,6 +21,7 @@ from megagrow.runtime import device, processes
 from megagrow.runtime.stopwatch import Stopwatch
 
 _FP32_BYTES = 4
+_NO_LIMIT = 2**62
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,12 +219,12 @@ def _unpack(
 def _quota(streams: Sequence[int], room: int) -> int:
     """The most to take of each stream at once for the sum to be within `room`; at least 1.
 
-    Short streams leave their share to the long ones.
+    Short streams leave their share to the long ones; `_NO_LIMIT` when all of them fit.
     """
     left = sorted(streams)
     while left and left[0] * len(left) <= room:
         room -= left.pop(0)
-    return max(1, room // len(left)) if left else max(1, *streams)
+    return max(1, room // len(left)) if left else _NO_LIMIT
 
 
 def _parts(bounds: Integers) -> list[slice]:
@@ -255,8 +256,8 @@ def _exchange_tables(tables: Sequence[Integers]) -> list[Integers]:
 
 
 def _agreed(quota: int, longest: int) -> tuple[int, int]:
-    """The smallest quota of all ranks, and the longest stream."""
+    """The smallest quota of all ranks, no more than the longest stream, and that stream."""
     numbers = torch.tensor([-quota, longest], dtype=torch.int64, device=device.device())
     dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
     least, most = numbers.tolist()
-    return -least, most
+    return max(1, min(-least, most)), most
