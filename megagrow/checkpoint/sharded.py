@@ -1,17 +1,18 @@
 """Model and optimizer state <-> megatron-core's distributed checkpoint format.
 
 Every tensor is stored whole under a key that holds its global layer number, so a checkpoint loads
-under any TP, PP and DP, and, with a growth plan, into a deeper model.
+under any TP, PP and DP, and into a model that has other layers.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
@@ -32,9 +33,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
 from megatron.core.dist_checkpointing.utils import apply_prefix_mapping
 from megatron.core.optimizer import MegatronOptimizer
 
-from megagrow.growth.keys import LAYER, source_key
-from megagrow.growth.plan import GrowthPlan
-from megagrow.runtime import processes
+from megagrow.runtime import device, processes
 
 METADATA: Mapping[str, Any] = {
     "distrib_optim_sharding_type": "fully_reshardable",
@@ -55,6 +54,9 @@ EXTRA = "_extra_state"
 that a checkpoint loads with it and without it."""
 
 TorchAdam = torch.optim.Adam | torch.optim.AdamW
+
+Source = Callable[[str], str | None]
+"""The stored tensor that a tensor is read from, by keys; None: from none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,31 +124,43 @@ def load(
     model: TrainedModel,
     folder: str | Path,
     *,
-    growth: GrowthPlan | None = None,
-    moments: Literal["copy", "reset"] = "copy",
+    weights: Source | None = None,
+    moments: Source | None = None,
+    trained: Callable[[str], bool] | None = None,
 ) -> None:
     """Fills model and optimizer in place from a checkpoint folder; call on every rank.
 
     Args:
         model: the target; its `updates` become the optimizer's step count.
-        folder: a checkpoint of the same model, or of the one `growth` starts from.
-        growth: which stored layer each layer reads; None reads the layer of the same number.
-        moments: `reset` leaves Adam's moments zero, whatever the checkpoint holds.
+        folder: a checkpoint of the same model, or of one that this one grows from.
+        weights: where a weight is read from; of none: it stays as it is. Unset: from its own key.
+        moments: where a weight's moments are read from, by the weight's key; of none: they are
+            zero. Unset: from their own keys.
+        trained: whether a stored weight was trained, by its key; others are stored without a
+            master weight, which is made from the weight. Unset: all were.
     """
     state = _state(model, loading=True)
     slots = list(_slots(state))
-    if moments == "reset":
-        slots = [slot for slot in slots if not _zero_if_moment(slot)]
-    masters: list[_Slot] = []
-    if _is_fp32(model):
-        masters = [slot for slot in slots if slot.value.key.startswith(MASTER)]
-        slots = [slot for slot in slots if not slot.value.key.startswith(MASTER)]
-    turns = _turns(growth)
-    for turn in range(max(turns.values(), default=0) + 1):
-        _read([slot for slot in slots if turns.get(slot.layer, 0) == turn], folder, growth)
-    weights = {slot.value.key: slot.container[slot.key] for slot in slots}
-    for slot in masters:
-        slot.container[slot.key] = weights[slot.value.key.removeprefix(MASTER)]
+    fp32 = _is_fp32(model)
+    turns: dict[int, list[tuple[_Slot, str]]] = {}
+    times: Counter[str] = Counter()
+    for slot in slots:
+        stored = slot.stored(weights, moments)
+        unstored = slot.prefix == MASTER and (
+            fp32 or not (stored is None or trained is None or trained(stored.removeprefix(MASTER)))
+        )
+        if stored is not None and not unstored:
+            # One load may not name a stored key twice.
+            turns.setdefault(times[stored], []).append((slot, stored))
+            times[stored] += 1
+        elif slot.prefix in MOMENTS:
+            slot.container[slot.key] = torch.zeros_like(slot.value.data)
+        elif not slot.prefix:
+            slot.container[slot.key] = slot.value.data
+    own = weights is None and moments is None
+    for turn in range(_most(len(turns))):
+        _read(turns.get(turn, []), folder, validate=own)
+    _derive_masters(slots)
     for index, chunk in enumerate(model.chunks):
         chunk.load_state_dict(state[f"model{index}"], strict=True)
     inner = state["optimizer"].get("optimizer", state["optimizer"])
@@ -202,9 +216,20 @@ class _Slot:
     value: ShardedBase
 
     @property
-    def layer(self) -> int | None:
-        match = LAYER.search(self.value.key)
-        return int(match["layer"]) if match else None
+    def prefix(self) -> str:
+        """What of the optimizer it is; empty: a weight."""
+        return next((each for each in (MASTER, *MOMENTS) if self.value.key.startswith(each)), "")
+
+    @property
+    def weight(self) -> str:
+        """Key of the weight that it is, or belongs to."""
+        return str(self.value.key).removeprefix(self.prefix)
+
+    def stored(self, weights: Source | None, moments: Source | None) -> str | None:
+        """The key it is read from."""
+        source = moments if self.prefix in MOMENTS else weights
+        key = self.weight if source is None else source(self.weight)
+        return None if key is None else self.prefix + key
 
 
 def _state(model: TrainedModel, *, loading: bool) -> dict[str, Any]:
@@ -242,40 +267,32 @@ def _slots(container: Any) -> Iterator[_Slot]:
             yield from _slots(value)
 
 
-def _zero_if_moment(slot: _Slot) -> bool:
-    if not slot.value.key.startswith(MOMENTS):
-        return False
-    slot.container[slot.key] = torch.zeros_like(slot.value.data)
-    return True
+def _most(count: int) -> int:
+    """The largest count of all ranks: reading is collective."""
+    found = torch.tensor([count], device=device.device())
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+    return int(found.item())
 
 
-def _turns(growth: GrowthPlan | None) -> dict[int | None, int]:
-    """In which of several loads to read each layer: one load may not name a stored key twice."""
-    turns: dict[int | None, int] = {}
-    seen: dict[int, int] = {}
-    for layer, source in enumerate(() if growth is None else growth.layer_map):
-        turns[layer] = seen.get(source, 0)
-        seen[source] = turns[layer] + 1
-    return turns
+def _derive_masters(slots: Sequence[_Slot]) -> None:
+    """Takes master weights that were not read from the weights."""
+    found = {slot.value.key: slot.container[slot.key] for slot in slots if not slot.prefix}
+    for slot in slots:
+        if slot.prefix == MASTER and isinstance(slot.container[slot.key], ShardedBase):
+            slot.container[slot.key] = found[slot.weight].float()
 
 
-def _read(slots: list[_Slot], folder: str | Path, growth: GrowthPlan | None) -> None:
-    wanted = {str(number): _stored(slot, growth) for number, slot in enumerate(slots)}
+def _read(slots: Sequence[tuple[_Slot, str]], folder: str | Path, *, validate: bool) -> None:
+    wanted = {
+        str(number): replace(cast(Any, slot.value), key=stored)
+        for number, (slot, stored) in enumerate(slots)
+    }
     strategy = FullyParallelLoadStrategyWrapper(
         get_default_load_sharded_strategy(str(folder)),
         parallel_state.get_data_parallel_group(with_context_parallel=True),
     )
     found = dist_checkpointing.load(
-        wanted, str(folder), sharded_strategy=strategy, validate_access_integrity=growth is None
+        wanted, str(folder), sharded_strategy=strategy, validate_access_integrity=validate
     )
-    for number, slot in enumerate(slots):
+    for number, (slot, _) in enumerate(slots):
         slot.container[slot.key] = found[str(number)]
-
-
-def _stored(slot: _Slot, growth: GrowthPlan | None) -> ShardedBase:
-    """The slot's sharded value under the key it was stored with."""
-    layer = slot.layer
-    if growth is None or layer is None:
-        return slot.value
-    key = source_key(slot.value.key, growth.layer_map)
-    return cast(ShardedBase, replace(cast(Any, slot.value), key=key))

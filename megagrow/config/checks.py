@@ -18,6 +18,7 @@ from megagrow.config.schema import (
     StageConfig,
 )
 from megagrow.config.source import KeyPath, Source
+from megagrow.config.transitions import check_transitions
 from megagrow.units import nearest_divisor, nearest_multiple
 
 MIXTURE_TOLERANCE = 1e-6
@@ -34,7 +35,6 @@ def check(config: RunConfig, source: Source) -> None:
     _check_data(config, source)
     _check_optimizer(config.optimizer, source)
     names: set[str] = set()
-    previous: StageConfig | None = None
     for index, stage in enumerate(config.stages):
         path: KeyPath = ("stages", index)
         if stage.name in names:
@@ -43,9 +43,7 @@ def check(config: RunConfig, source: Source) -> None:
             )
         names.add(stage.name)
         _check_stage(config, stage, source, path)
-        if previous is not None:
-            _check_transition(previous, stage, source, path)
-        previous = stage
+    check_transitions(config.stages, source)
 
 
 def _check_run(config: RunConfig, source: Source) -> None:
@@ -111,6 +109,10 @@ def _check_model(model: ModelConfig, source: Source) -> None:
             ("model", "num_query_groups"),
             f"{heads} heads cannot share {groups} key/value heads; "
             f"nearest: {nearest_divisor(heads, groups)}",
+        )
+    if model.rotary_scaling is not None and model.rotary_scaling < 1:
+        raise source.error(
+            ("model", "rotary_scaling"), f"must be at least 1, not {model.rotary_scaling:g}"
         )
     if not 0.0 <= model.dropout < 1.0:
         raise source.error(("model", "dropout"), "must be at least 0 and below 1")
@@ -367,39 +369,4 @@ def _check_learning_rate(rate: LearningRateConfig, source: Source, path: KeyPath
     if rate.horizon is not None and rate.horizon <= rate.warmup:
         raise source.error(
             (*path, "horizon"), f"must lie beyond the warmup of {rate.warmup} tokens"
-        )
-
-
-def _check_transition(
-    previous: StageConfig, stage: StageConfig, source: Source, path: KeyPath
-) -> None:
-    transition = stage.transition
-    assert transition is not None  # the loader completes it
-    before, after = previous.layers, stage.layers
-    operator_path = (*path, "transition", "operator")
-    if after < before:
-        raise source.error(
-            (*path, "layers"),
-            f"depth cannot shrink: {before} -> {after} layers; keep {before} or more",
-        )
-    if after == before and transition.operator != "none":
-        raise source.error(
-            operator_path, f"{transition.operator} needs more layers than {before}; remove the key"
-        )
-    if after > before and transition.operator == "none":
-        raise source.error(
-            operator_path, f"{before} -> {after} layers need a growth operator such as stack"
-        )
-    if transition.operator == "stack" and after % before:
-        low = after // before * before
-        near = f"{low} or {low + before}" if low > before else f"{2 * before}"
-        raise source.error(
-            (*path, "layers"),
-            f"stack needs a multiple of {before} layers, not {after}; nearest: {near}",
-        )
-    if transition.learning_rate == "continue" and stage.learning_rate != previous.learning_rate:
-        raise source.error(
-            (*path, "learning_rate"),
-            "a stage that continues the schedule cannot change it; set the keys on the stage that "
-            "starts it, or set transition.learning_rate to restart",
         )

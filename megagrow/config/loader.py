@@ -73,7 +73,9 @@ def _complete(source: Source) -> Source:
         if transition is not None:
             stage["transition"] = transition
         for section in INHERITED:
-            goes_on = section == "learning_rate" and (transition or {}).get(section) == "continue"
+            goes_on = section == "learning_rate" and (
+                (transition or {}).get(section, "restart") != "restart"
+            )
             base = previous if goes_on and previous else data
             base_path: KeyPath = ("stages", index - 1, section) if goes_on else (section,)
             inherited |= _inherit(stage, base.get(section), base_path, source, (*path, section))

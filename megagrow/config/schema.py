@@ -74,6 +74,16 @@ class ModelConfig:
     rotary_base: int = 10_000
     """Base period of the rotary position embedding (llama style)."""
 
+    rotary_scaling: float | None = None
+    """Factor that stretches the slow rotary frequencies as in Llama 3.1: those with a period over
+    8192 tokens whole, those under 2048 not at all; unset: none (llama style)."""
+
+    qkv_bias: bool = False
+    """Biases on queries, keys and values, as in Qwen2; a gpt2 has them with all others."""
+
+    qk_norm: bool = False
+    """Norms on queries and keys, one gain per head dimension, before the rotation, as in Qwen3."""
+
     dropout: float = 0.0
     """Dropout probability of hidden states and attention weights."""
 
@@ -215,14 +225,62 @@ class LearningRateConfig:
 class TransitionConfig:
     """What happens at the start of a stage, between it and the one before."""
 
-    operator: Literal["none", "stack"]
-    """Which new layer comes from which old ones; `stack` is G_stack's `i mod l`."""
+    operator: Literal[
+        "none",
+        "stack",
+        "append",
+        "interleave",
+        "pattern",
+        "overlap",
+        "expand",
+        "middle",
+        "random",
+        "first",
+    ]
+    """Which new layer comes from which old ones; see docs/operators.md."""
 
-    optimizer: Literal["reset", "copy"]
-    """Moments after growth: zero with a new step count, or copied along with the weights."""
+    pattern: str | None = None
+    """Of the operator `pattern`: old layers from 1, such as `12-345x7-6`."""
 
-    learning_rate: Literal["restart", "continue"]
-    """Whether the schedule begins again, warmup included, or goes on."""
+    insert: Literal["top", "middle", "bottom"] = "top"
+    """Of the operator `random`: where its new layers go."""
+
+    positions: tuple[int, ...] | None = None
+    """Of the operator `random`: the places (from 0) of its new layers in the new model, instead of
+    `insert`."""
+
+    new_output: Literal["copy", "zero", "mask"] = "copy"
+    """What a new layer adds to the residual stream at first: what the layer it copies does, nothing
+    (its output projections are zero), or nothing because a mask, which rises to 1 over
+    `mask_tokens`, is 0."""
+
+    mask_tokens: Tokens = 0
+    """Tokens over which the mask of `new_output: mask` rises from 0 to 1."""
+
+    noise: float = 0.0
+    """Share a of noise mixed into every matrix and embedding: (1 - a) W + a e, with e as the
+    G_stack paper draws it."""
+
+    optimizer: Literal["reset", "copy", "keep_old_zero_new", "scale"]
+    """Moments after growth: zero with a new step count; copied along with the weights; copied for
+    the layers that live on and zero for new ones; or copied and multiplied by `moment_scale`."""
+
+    moment_scale: tuple[float, ...] | None = None
+    """Of `optimizer: scale`: factors of the first and second moments, such as `[0.5, 0.25]`."""
+
+    learning_rate: Literal["restart", "continue", "rewind", "rewarm_new"]
+    """Whether the schedule begins again, warmup included; goes on; jumps back to `rewind_to`; or
+    goes on for old weights while new layers get a higher rate (`rewarm_factor`)."""
+
+    rewind_to: Tokens | None = None
+    """Of `learning_rate: rewind`: where in its schedule the stage begins; unset: at the peak, where
+    the warmup ends."""
+
+    rewarm_factor: float = 1.3
+    """Of `rewarm_new`: the rate of new layers over that of old ones, once it is reached."""
+
+    rewarm_tokens: Tokens = 0
+    """Of `rewarm_new`: tokens over which the new layers' factor rises from 1."""
 
     through: Literal["memory", "checkpoint"] = "memory"
     """How the state travels: straight between processes, or through a checkpoint in
@@ -253,6 +311,10 @@ class StageConfig:
 
     transition: TransitionConfig | None = None
     """How the stage begins; the first stage has none."""
+
+    trainable: Literal["all", "new", "new_and_head"] = "all"
+    """What is trained: everything; only the layers that the last growth added; or these, the final
+    norm and the output layer. The rest is frozen: no gradients, no optimizer state."""
 
     parallel: ParallelConfig
     """Layout of this stage."""

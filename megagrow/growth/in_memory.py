@@ -11,26 +11,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from megatron.core import parallel_state
 
 from megagrow.checkpoint.sharded import TrainedModel, set_updates
 from megagrow.growth.cost import GrowthCost, growth_cost
-from megagrow.growth.keys import source_key
-from megagrow.growth.plan import GrowthPlan
+from megagrow.growth.keys import Source
 from megagrow.pipeline.redistribution import shards
 from megagrow.pipeline.redistribution.exchange import Route, move, plan_route
 from megagrow.pipeline.redistribution.fetches import Holdings, plan_fetches
+from megagrow.pipeline.redistribution.ownership import Owned
 from megagrow.pipeline.redistribution.shards import KINDS, Kind, Shards
 from megagrow.runtime import device, processes
 from megagrow.runtime.stopwatch import Stopwatch
 
 PHASES = ("plan", "build", "move", "unpack", "gather")
 """Finding out who needs what; building the new model; sending; copying out; making the weights."""
-
-_FP32_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +47,10 @@ def grow(
     take: Callable[[], TrainedModel],
     release: Callable[[], None],
     build: Callable[[], BuiltModel],
+    adjust: Callable[[Shards], None],
     *,
-    growth: GrowthPlan,
-    moments: Literal["copy", "reset"],
+    weights: Source,
+    moments: Source | None,
     staging_bytes: int,
 ) -> GrowthCost:
     """Carries a live model over into another one; call on every rank.
@@ -63,58 +63,77 @@ def grow(
         take: gives the old model.
         release: frees it.
         build: makes the new one, its optimizer state included, under any layout.
-        growth: which old layer each new one copies.
-        moments: `reset` leaves Adam's moments zero.
+        adjust: changes the new one's optimizer state in place once it has been filled.
+        weights: where each weight comes from; of none: it stays as it was built.
+        moments: where its moments come from; of none, or unset: they are zero.
         staging_bytes: memory for what is being sent and received.
 
     Raises:
-        ValueError: the plan is more than a copy, or the two models do not fit each other.
+        ValueError: the two models do not fit each other.
     """
     begun = time.monotonic()
     device.reset_memory_peak()
     watch = Stopwatch()
     watch.seconds.update(dict.fromkeys(PHASES, 0.0))
-    layer_map = growth.layer_map
-    kinds: tuple[Kind, ...] = KINDS if moments == "copy" else ("param",)
+    kinds: tuple[Kind, ...] = ("param",) if moments is None else KINDS
     with watch.phase("plan"):
-        old = shards.keep_apart(shards.shards_of(take()), kinds)
-        held = _all_owned(old)
+        old = shards.keep_apart(
+            shards.shards_of(take()),
+            kinds,
+            replica=parallel_state.get_data_parallel_rank(),
+            replicas=parallel_state.get_data_parallel_world_size(),
+        )
+        everyone = _gathered((old.owned, old.frozen))
         release()
         kept = device.memory_bytes()
     with watch.phase("build"):
         built = build()
     with watch.phase("plan"):
         new = shards.shards_of(built.model)
-        fetches = plan_fetches(
-            held, new.owned, processes.rank(), lambda key: source_key(key, layer_map)
-        )
-        route = plan_route(fetches, staging_bytes=staging_bytes)
-    for kind in kinds:
-        move(route, old.tensors.pop(kind), new.tensors[kind], watch)
+        trained = Holdings([owned for owned, _ in everyone])
+        anything = Holdings([(*owned, *frozen) for owned, frozen in everyone])
+
+        def route(have: Holdings, want: Sequence[Owned], source: Source) -> Route:
+            fetches = plan_fetches(have, want, processes.rank(), source)
+            return plan_route(fetches, staging_bytes=staging_bytes)
+
+        routes: dict[Kind, Route] = {"param": route(anything, new.owned, weights)}
+        if moments is not None:
+            same = moments is weights and not any(frozen for _, frozen in everyone)
+            found = routes["param"] if same else route(trained, new.owned, moments)
+            routes |= {"exp_avg": found, "exp_avg_sq": found}
+        frozen = route(anything, new.frozen, weights)
+    have = [*old.tensors.pop("param"), *old.frozen_tensors]
+    move(frozen, have, new.frozen_tensors, watch)
+    move(routes["param"], have, new.tensors["param"], watch)
+    del have
+    for kind in kinds[1:]:
+        move(routes[kind], old.tensors.pop(kind), new.tensors[kind], watch)
     with watch.phase("gather"):
+        adjust(new)
         set_updates(built.model.optimizer, built.model.updates)
         shards.publish(built.model, built.wrapped)
         processes.barrier()
     return growth_cost(
         seconds=time.monotonic() - begun,
         phases=watch.seconds,
-        bytes_moved=_moved(route, len(kinds)),
+        bytes_moved=_moved([frozen, *routes.values()]),
         kept_bytes=kept,
     )
 
 
-def _all_owned(mine: Shards) -> Holdings:
-    """What every process holds."""
-    everyone: list[Any] = [mine.owned]
-    if processes.world_size() > 1:
-        everyone = [None] * processes.world_size()
-        dist.all_gather_object(everyone, mine.owned)
-    return Holdings(everyone)
+def _gathered(mine: Any) -> list[Any]:
+    """What every process has, by rank."""
+    if processes.world_size() == 1:
+        return [mine]
+    everyone: list[Any] = [None] * processes.world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
 
 
-def _moved(route: Route, kinds: int) -> int:
+def _moved(routes: Sequence[Route]) -> int:
     """Bytes that went from one process to another, over all of them."""
-    received = route.fetches.received(processes.rank()) * kinds * _FP32_BYTES
-    total = torch.tensor([received], dtype=torch.int64, device=device.device())
+    received = sum(route.fetches.received(processes.rank()) for route in routes)
+    total = torch.tensor([received * torch.float32.itemsize], device=device.device())
     dist.all_reduce(total)
     return int(total.item())

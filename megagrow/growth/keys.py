@@ -3,21 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 
-LAYER = re.compile(r"(?P<before>(?:^|\.)layers\.)(?P<layer>\d+)(?P<after>\.)")
+from megagrow.growth.moments import MomentPolicy
+from megagrow.growth.plan import GrowthPlan
+
+Source = Callable[[str], str | None]
+"""The old tensor that a new one begins as, by keys; None: it comes from no old one."""
+
+_LAYER = re.compile(r"(?P<before>(?:^|\.)layers\.)(?P<layer>\d+)(?P<after>\.)")
 """The global number of the transformer layer that a tensor belongs to, in its key."""
 
+_RESIDUAL_OUTPUTS = ("self_attention.linear_proj.", "mlp.linear_fc2.")
 
-def source_key(key: str, layer_map: Sequence[int]) -> str:
-    """The stored tensor that tensor `key` of a grown model copies.
+
+def layer_of(key: str) -> int | None:
+    """The layer (from 0) that a tensor belongs to; None: to no layer."""
+    match = _LAYER.search(key)
+    return int(match["layer"]) if match else None
+
+
+def is_residual_output(key: str) -> bool:
+    """Whether a tensor is weight or bias of what a layer adds to the residual stream."""
+    return any(name in key for name in _RESIDUAL_OUTPUTS)
+
+
+def weight_source(growth: GrowthPlan) -> Source:
+    """Where the weights of a grown model come from."""
+    layer_map = growth.layer_map
+
+    def source(key: str) -> str | None:
+        match = _LAYER.search(key)
+        if match is None:
+            return key
+        old = layer_map[int(match["layer"])]
+        if old is None:
+            return None
+        return f"{key[: match.start()]}{match['before']}{old}{match['after']}{key[match.end() :]}"
+
+    return source
+
+
+def moment_source(growth: GrowthPlan, moments: MomentPolicy, weights: Source) -> Source | None:
+    """Where the moments of a grown model come from; None: all of them are zero.
 
     Args:
-        key: its key in a checkpoint, with its layer's number in the whole model.
-        layer_map: the old layer of every new one.
+        growth: the plan.
+        moments: what happens to moments.
+        weights: where the weights come from; returned itself if the moments go with them.
     """
-
-    def old(match: re.Match[str]) -> str:
-        return f"{match['before']}{layer_map[int(match['layer'])]}{match['after']}"
-
-    return LAYER.sub(old, key, count=1)
+    if not moments.kept:
+        return None
+    if moments.copied:
+        return weights
+    added = growth.added
+    return lambda key: None if layer_of(key) in added else weights(key)

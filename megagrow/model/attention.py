@@ -1,7 +1,11 @@
-"""Core attention on ``scaled_dot_product_attention``, for where Transformer Engine is absent."""
+"""Core attention on ``scaled_dot_product_attention``, for where Transformer Engine is absent.
+
+And self-attention with the rotary frequencies of Llama 3.1, for everywhere.
+"""
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,12 +13,59 @@ import torch
 import torch.nn.functional as F
 from megatron.core import tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from megagrow.errors import LayoutError
+
+ROTARY_LENGTH = 8192
+"""Tokens that a model was trained on before its rotary frequencies were scaled."""
+
+ROTARY_SLOW, ROTARY_FAST = 1.0, 4.0
+"""Turns within `ROTARY_LENGTH` below which a frequency is scaled whole, above which not at all."""
+
+
+class ScaledRotarySelfAttention(SelfAttention):
+    """Self-attention whose rotary frequencies are scaled as in Llama 3.1.
+
+    The angles that megatron-core hands to every layer are multiplied; see
+    :func:`scaled_frequencies`. It takes a config with ``rotary_base`` and ``rotary_scaling``, and
+    otherwise what ``SelfAttention`` takes.
+    """
+
+    def __init__(self, config: TransformerConfig, *arguments: Any, **options: Any) -> None:
+        super().__init__(config, *arguments, **options)
+        exponent = torch.arange(0, config.kv_channels, 2, dtype=torch.float32) / config.kv_channels
+        frequencies = 1.0 / config.rotary_base**exponent
+        ratio = scaled_frequencies(frequencies, config.rotary_scaling) / frequencies
+        # No buffer: that would be rounded to bf16 with the model.
+        self.rotary_ratio = torch.cat((ratio, ratio))
+
+    def forward(
+        self, *arguments: Any, rotary_pos_emb: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As ``SelfAttention``, with the angles ``[s, 1, 1, head dimension]`` scaled."""
+        if rotary_pos_emb is not None:
+            self.rotary_ratio = self.rotary_ratio.to(rotary_pos_emb.device)
+            rotary_pos_emb = rotary_pos_emb * self.rotary_ratio
+        found: tuple[Tensor, Tensor] = super().forward(
+            *arguments, rotary_pos_emb=rotary_pos_emb, **options
+        )
+        return found
+
+
+def scaled_frequencies(frequencies: Tensor, factor: float) -> Tensor:
+    """Rotary frequencies (radians per token) as Llama 3.1 scales them (arXiv 2407.21783).
+
+    Those with at most `ROTARY_SLOW` turns in `ROTARY_LENGTH` tokens are divided by ``factor``,
+    those with `ROTARY_FAST` and more stay, and between them the share that stays grows linearly.
+    """
+    turns = ROTARY_LENGTH * frequencies / (2 * math.pi)
+    stays = ((turns - ROTARY_SLOW) / (ROTARY_FAST - ROTARY_SLOW)).clamp(0, 1)
+    return frequencies * (stays + (1 - stays) / factor)
 
 
 class ScaledDotProductAttention(MegatronModule):

@@ -20,8 +20,13 @@ from megatron.core.distributed import (
 )
 from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 from megatron.core.models.gpt import GPTModel, gpt_model
-from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
+from megatron.core.optimizer import (
+    MegatronOptimizer,
+    get_megatron_optimizer,
+    get_standard_config_overrides,
+)
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.optimizer.optimizer_config import ParamKey
 from megatron.core.tensor_parallel.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -35,6 +40,7 @@ from megatron.core.utils import get_model_config
 from megagrow.config.schema import ModelConfig, OptimizerConfig, ParallelConfig
 from megagrow.model.shape import ModelShape
 from megagrow.model.specs import block_spec
+from megagrow.model.trainable import ADDED, ADDED_LR_MULT
 from megagrow.model.transformer_config import DTYPES, Precision, transformer_config
 from megagrow.runtime import device
 
@@ -154,22 +160,23 @@ def build_optimizer(
         The optimizer. Its groups hold all trainable parameters; norms and biases have no weight
         decay.
     """
-    built = get_megatron_optimizer(
-        MegatronOptimizerConfig(
-            optimizer="adam",
-            lr=learning_rate,
-            weight_decay=optimizer.weight_decay,
-            adam_beta1=optimizer.beta1,
-            adam_beta2=optimizer.beta2,
-            adam_eps=optimizer.epsilon,
-            clip_grad=optimizer.clip_grad,
-            bf16=precision == "bf16",
-            params_dtype=DTYPES[precision],
-            use_distributed_optimizer=parallel.distributed_optimizer,
-            overlap_param_gather=parallel.overlap_param_gather,
-        ),
-        list(chunks),
+    settings = MegatronOptimizerConfig(
+        optimizer="adam",
+        lr=learning_rate,
+        weight_decay=optimizer.weight_decay,
+        adam_beta1=optimizer.beta1,
+        adam_beta2=optimizer.beta2,
+        adam_eps=optimizer.epsilon,
+        clip_grad=optimizer.clip_grad,
+        bf16=precision == "bf16",
+        params_dtype=DTYPES[precision],
+        use_distributed_optimizer=parallel.distributed_optimizer,
+        overlap_param_gather=parallel.overlap_param_gather,
     )
+    overrides = get_standard_config_overrides(settings)
+    # By `lr_mult` megatron-core tells groups apart in a checkpoint; the rates are set in each step.
+    overrides[ParamKey(attr=ADDED)] = {"lr_mult": ADDED_LR_MULT}
+    built = get_megatron_optimizer(settings, list(chunks), overrides)
     for group in built.param_groups:
         # megatron-core leaves this to its own scheduler, which is not used here.
         group["weight_decay"] = optimizer.weight_decay * group["wd_mult"]

@@ -69,12 +69,16 @@ def layer_parameters(layer: LayerShape, shape: ModelShape, tensor: int = 1) -> i
         tensor: tensor-parallel size. Norms and the biases of the two output projections are on
             every rank, as in megatron-core's `RowParallelLinear`.
     """
-    columns = _qkv_columns(layer) + _mlp_columns(layer, shape)
+    qkv, mlp = _qkv_columns(layer), _mlp_columns(layer, shape)
     rows = layer.num_attention_heads * layer.kv_channels + layer.ffn_hidden_size
-    split = shape.hidden_size * (columns + rows)
-    whole = 2 * _norm_parameters(shape)
+    split = shape.hidden_size * (qkv + mlp + rows)
+    whole = 2 * _norm_parameters(shape, shape.hidden_size)
+    if shape.qkv_bias or shape.style == "gpt2":
+        split += qkv
+    if shape.qk_norm:
+        whole += 2 * _norm_parameters(shape, layer.kv_channels)
     if shape.style == "gpt2":
-        split += columns
+        split += mlp
         whole += 2 * shape.hidden_size
     return split // tensor + whole
 
@@ -86,7 +90,7 @@ def parameters(shape: ModelShape) -> Parameters:
     return Parameters(
         layers=tuple(layer_parameters(layer, shape) for layer in shape.layers),
         embedding=embedding * (1 if shape.tie_embeddings else 2) + positions,
-        final_norm=_norm_parameters(shape),
+        final_norm=_norm_parameters(shape, shape.hidden_size),
     )
 
 
@@ -172,8 +176,8 @@ def _mlp_columns(layer: LayerShape, shape: ModelShape) -> int:
     return layer.ffn_hidden_size * (2 if shape.style == "llama" else 1)
 
 
-def _norm_parameters(shape: ModelShape) -> int:
-    return shape.hidden_size * (2 if shape.style == "gpt2" else 1)
+def _norm_parameters(shape: ModelShape, width: int) -> int:
+    return width * (2 if shape.style == "gpt2" else 1)
 
 
 def _linear_flops(layer: LayerShape, shape: ModelShape) -> int:

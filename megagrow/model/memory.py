@@ -219,6 +219,8 @@ def layer_activation_bytes(
     input of QKV and of the MLP, two dropout masks of a byte. Split over the ranks: Q, K and V, the
     attention's output and its fp32 log-sum-exp, the MLP's first product and its activation; with
     rotary embeddings also the rotated Q and K, because V is a view that keeps all of QKV alive.
+    Norms of Q and K keep their input, where megatron-core had to copy Q for it, and fp32 statistics
+    of every head; without rotary embeddings, Q and K after them, too.
     """
     whole = 4 * shape.hidden_size * element + (2 * shape.hidden_size if dropout else 0)
     query = layer.num_attention_heads * layer.kv_channels
@@ -226,7 +228,13 @@ def layer_activation_bytes(
     llama = shape.style == "llama"
     attention = 2 * query + 2 * key + (query + key if llama else 0)
     mlp = (3 if llama else 2) * layer.ffn_hidden_size
-    split = (attention + mlp) * element + 4 * layer.num_attention_heads
+    heads = layer.num_attention_heads
+    split = (attention + mlp) * element + 4 * heads
+    if shape.qk_norm:
+        # Several heads of several groups lie between keys and values: they are gathered first.
+        gathered = query if 1 < layer.num_query_groups // tensor < heads // tensor else 0
+        statistics = 4 * (heads + layer.num_query_groups) * (1 if llama else 2)
+        split += (gathered + (0 if llama else query + key)) * element + statistics
     return -(-whole // (tensor if sequence_parallel else 1)) + -(-split // tensor)
 
 

@@ -53,6 +53,12 @@ class ModelShape:
     tie_embeddings: bool
     """Whether input embedding and output layer share weights."""
 
+    qkv_bias: bool = False
+    """Whether queries, keys and values have biases; always in the gpt2 style."""
+
+    qk_norm: bool = False
+    """Whether queries and keys have norms, over the head dimension."""
+
     @property
     def num_layers(self) -> int:
         """Depth."""
@@ -78,6 +84,8 @@ def model_shape(model: ModelConfig, num_layers: int) -> ModelShape:
         tie_embeddings=model.style == "gpt2"
         if model.tie_embeddings is None
         else model.tie_embeddings,
+        qkv_bias=model.style == "gpt2" or model.qkv_bias,
+        qk_norm=model.qk_norm,
     )
 
 

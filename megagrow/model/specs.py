@@ -18,9 +18,9 @@ from megatron.core.transformer.transformer_block import (
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megagrow.model.activation import SwiGLU
-from megagrow.model.attention import ScaledDotProductAttention
+from megagrow.model.attention import ScaledDotProductAttention, ScaledRotarySelfAttention
 from megagrow.model.norm import norm_class
-from megagrow.model.transformer_config import uses_transformer_engine
+from megagrow.model.transformer_config import is_rotary_scaled, uses_transformer_engine
 
 
 def block_spec(
@@ -46,13 +46,28 @@ def block_spec(
 
 def layer_spec(config: TransformerConfig) -> ModuleSpec:
     """One transformer layer: attention and MLP, each behind a norm, in a residual stream."""
-    if uses_transformer_engine():
-        return gpt_layer_specs.get_gpt_layer_with_transformer_engine_spec()
+    spec = _transformer_engine_spec(config) if uses_transformer_engine() else _local_spec(config)
+    if is_rotary_scaled(config):
+        spec.submodules.self_attention.module = ScaledRotarySelfAttention
+    return spec
+
+
+def _transformer_engine_spec(config: TransformerConfig) -> ModuleSpec:
+    return gpt_layer_specs.get_gpt_layer_with_transformer_engine_spec(
+        qk_layernorm=config.qk_layernorm
+    )
+
+
+def _local_spec(config: TransformerConfig) -> ModuleSpec:
     spec = gpt_layer_specs.get_gpt_layer_local_spec()
     norm = norm_class(config)
     spec.submodules.input_layernorm = norm
     spec.submodules.pre_mlp_layernorm = norm
-    spec.submodules.self_attention.submodules.core_attention = ScaledDotProductAttention
+    attention = spec.submodules.self_attention.submodules
+    attention.core_attention = ScaledDotProductAttention
+    if config.qk_layernorm:
+        attention.q_layernorm = norm
+        attention.k_layernorm = norm
     if config.use_te_activation_func:
         mlp = spec.submodules.mlp  # a ModuleSpec in 0.16, a functools.partial in 0.19
         submodules = mlp.keywords["submodules"] if isinstance(mlp, partial) else mlp.submodules

@@ -6,6 +6,7 @@ The roles are those of an unfused model: query, key and value apart, gate and up
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -82,6 +83,39 @@ class TensorName:
 
     bias: bool = False
     """Whether it is the bias of its role: a vector over the weight's first dimension."""
+
+
+def tensor_names(shape: ModelShape) -> Iterator[TensorName]:
+    """Every tensor of a model, from input to output, a layer's biases last; tied ones once."""
+    gpt2 = shape.style == "gpt2"
+    yield TensorName(role=Role.TOKEN_EMBEDDING)
+    if gpt2:
+        yield TensorName(role=Role.POSITION_EMBEDDING)
+    for layer in range(shape.num_layers):
+        roles = [
+            role
+            for role in _LAYER_ROLES
+            if not (role is Role.GATE and gpt2) and (shape.qk_norm or role not in _HEAD_NORMS)
+        ]
+        for role in roles:
+            yield TensorName(role=role, layer=layer)
+        for role in roles:
+            if gpt2 or (role in _QKV and shape.qkv_bias):
+                yield TensorName(role=role, layer=layer, bias=True)
+    yield TensorName(role=Role.FINAL_NORM)
+    if gpt2:
+        yield TensorName(role=Role.FINAL_NORM, bias=True)
+    if not shape.tie_embeddings:
+        yield TensorName(role=Role.OUTPUT)
+
+
+_QKV = frozenset({Role.QUERY, Role.KEY, Role.VALUE})
+_HEAD_NORMS = frozenset({Role.QUERY_NORM, Role.KEY_NORM})
+_LAYER_ROLES = tuple(
+    role
+    for role in Role
+    if role not in (Role.TOKEN_EMBEDDING, Role.POSITION_EMBEDDING, Role.OUTPUT, Role.FINAL_NORM)
+)
 
 
 def tensor_shape(name: TensorName, shape: ModelShape) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ Only fields that 0.16.1 and 0.19.2 share are set.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,22 @@ Precision = Literal["bf16", "fp32"]
 
 DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 """The dtype of weights and activations that a precision stands for."""
+
+
+@dataclass
+class RotaryScaledConfig(TransformerConfig):
+    """A model whose rotary frequencies are scaled; the layer spec reads these."""
+
+    rotary_base: int = 10_000
+    """Base period."""
+
+    rotary_scaling: float = 1.0
+    """Factor of Llama 3.1's scaling."""
+
+
+def is_rotary_scaled(config: TransformerConfig) -> bool:
+    """Whether a config asks for scaled rotary frequencies."""
+    return isinstance(config, RotaryScaledConfig)
 
 
 def uses_transformer_engine() -> bool:
@@ -60,7 +77,8 @@ def transformer_config(
     layer = shape.layers[0]
     _check_tensor(shape, parallel)
     dtype = DTYPES[precision]
-    return TransformerConfig(
+    kind, scaling = _rotary_scaling(model)
+    return kind(
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
         num_attention_heads=layer.num_attention_heads,
@@ -87,6 +105,9 @@ def transformer_config(
         deterministic_mode=device.is_deterministic(),
         # Its kernel belongs to the attention that scaled_dot_product_attention replaces.
         masked_softmax_fusion=False,
+        add_qkv_bias=shape.qkv_bias,
+        qk_layernorm=shape.qk_norm,
+        **scaling,
         **_style(shape),
         **_recompute(parallel),
         **_loss_and_gradient_fusion(parallel),
@@ -117,6 +138,17 @@ def _style(shape: ModelShape) -> dict[str, Any]:
         "activation_func": F.gelu if device.is_cuda() else gelu,
         "add_bias_linear": True,
     }
+
+
+def _rotary_scaling(model: ModelConfig) -> tuple[type[TransformerConfig], dict[str, Any]]:
+    factor = model.rotary_scaling
+    if factor is None or model.style != "llama":
+        return TransformerConfig, {}
+    if factor < 1:
+        raise LayoutError(
+            f"rotary_scaling={factor} would shrink the range of positions: give a factor above 1."
+        )
+    return RotaryScaledConfig, {"rotary_base": model.rotary_base, "rotary_scaling": factor}
 
 
 def _recompute(parallel: ParallelConfig) -> dict[str, Any]:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from megagrow.config.schema import CheckpointConfig, RunConfig
+from megagrow.growth.timing import GROWTH_FACTOR
 from megagrow.units import format_count
-
-MAX_GROWTH_FACTOR = 4
-"""Largest growth factor that the G_stack paper (arXiv 2405.15319) recommends."""
 
 
 def warnings(config: RunConfig, stage_tokens: Sequence[int]) -> tuple[str, ...]:
@@ -59,10 +57,10 @@ def _growth_warnings(config: RunConfig) -> list[str]:
                 f"stage {after.name!r} grows from a single layer, which lost to training from "
                 "scratch in the G_stack paper"
             )
-        if after.layers > MAX_GROWTH_FACTOR * before.layers:
+        if after.layers > GROWTH_FACTOR * before.layers:
             found.append(
                 f"stage {after.name!r} grows {after.layers / before.layers:.3g}-fold; the G_stack "
-                f"paper found 2 to {MAX_GROWTH_FACTOR} best"
+                f"paper found 2 to {GROWTH_FACTOR} best"
             )
     return found
 

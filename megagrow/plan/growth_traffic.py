@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megagrow.growth.keys import source_key
+from megagrow.growth.keys import moment_source, weight_source
+from megagrow.growth.moments import moment_policy
 from megagrow.pipeline.redistribution.traffic import Placement, traffic
 from megagrow.plan.schedule import StagePlan, rebuilds
 
@@ -39,14 +40,16 @@ def growth_traffic(old: StagePlan, new: StagePlan) -> GrowthTraffic | None:
     transition, growth = new.config.transition, new.growth
     if transition is None or growth is None or not rebuilds(old, new):
         return None
-    layer_map = growth.layer_map
-    found = traffic(_placement(old), _placement(new), lambda key: source_key(key, layer_map))
-    kinds = 3 if transition.optimizer == "copy" else 1  # weights, and two moments
-    size = kinds * _FP32_BYTES
+    weights = weight_source(growth)
+    moments = moment_source(growth, moment_policy(transition), weights)
+    before, after = _placement(old), _placement(new)
+    kinds = [traffic(before, after, weights)]
+    if moments is not None:
+        kinds += [kinds[0] if moments is weights else traffic(before, after, moments)] * 2
     return GrowthTraffic(
-        filled=found.most_held * size,
-        moved=found.received * size,
-        most_received=found.most_received * size,
+        filled=_FP32_BYTES * sum(kind.most_held for kind in kinds),
+        moved=_FP32_BYTES * sum(kind.received for kind in kinds),
+        most_received=_FP32_BYTES * sum(kind.most_received for kind in kinds),
     )
 
 

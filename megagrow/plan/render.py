@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from megagrow.checkpoint.store import BYTES_PER_PARAMETER
+from megagrow.growth.timing import GROWTH_FACTOR
 from megagrow.plan import text
 from megagrow.plan.growth_traffic import LINK_GB_PER_SECOND, growth_traffic
 from megagrow.plan.hardware import Hardware
@@ -145,6 +146,8 @@ def _stage_dict(stage: StagePlan, before: StagePlan | None) -> dict[str, Any]:
             "optimizer": transition.optimizer,
             "learning_rate": transition.learning_rate,
             "sources": [[list(pair) for pair in pairs] for pairs in stage.growth.sources],
+            "connection_rate": stage.growth.connection_rate,
+            "added": sorted(stage.growth.added),
             "through": transition.through,
         }
         moved = None if before is None else growth_traffic(before, stage)
@@ -296,18 +299,27 @@ def _transition_table(plan: RunPlan) -> Table:
     def row(stage: StagePlan) -> tuple[str, ...]:
         transition = stage.config.transition
         if transition is None or stage.growth is None:
-            start = (stage.name, "new model", "", "new", "start")
+            start = (stage.name, "new model", "", "", "new", "start")
         else:
-            before, after = stage.growth.old_layers, stage.growth.new_layers
-            grown = f"{transition.operator} {before} -> {after}" if stage.grows else "none"
-            copied = stage.grows and stage.growth.is_copy
-            layers = text.layer_map(stage.growth.layer_map) if copied else ""
-            start = (stage.name, grown, layers, transition.optimizer, transition.learning_rate)
-        follows = transition is not None and transition.learning_rate == "continue"
-        return (*start, "" if follows else text.learning_rate(stage.config.learning_rate))
+            grown = layers = rate = ""
+            if stage.grows:
+                grown = text.growth(transition, stage.growth)
+                layers = text.layer_map(stage.growth.layer_map) if stage.growth.is_copy else ""
+                rate = f"{stage.growth.connection_rate:.1%}"
+            start = (
+                stage.name,
+                grown or "none",
+                layers,
+                rate,
+                text.moments(transition),
+                text.rate_policy(transition),
+            )
+        follows = transition is not None and transition.learning_rate != "restart"
+        rates = "" if follows else text.learning_rate(stage.config.learning_rate)
+        return (*start, stage.config.trainable, rates)
 
-    heads = ("growth", "layers from", "optimizer", "LR", "LR schedule")
-    return _table(heads, (row(stage) for stage in plan.stages), left=(1, 2, 3, 4, 5))
+    heads = ("growth", "layers from", "Rc", "optimizer", "LR", "trained", "LR schedule")
+    return _table(heads, (row(stage) for stage in plan.stages), left=(1, 2, 4, 5, 6, 7))
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = ()) -> Table:
@@ -328,7 +340,8 @@ def _growth_lines(plan: RunPlan) -> list[str]:
         if stage.timing is not None:
             lines.append(
                 f"growth before {stage.name}: after {format_count(stage.first_token)} tokens; the "
-                f"G_stack guideline says {format_count(stage.timing.recommended)}"
+                f"G_stack guideline says {format_count(stage.timing.recommended)}, growth by "
+                f"{GROWTH_FACTOR}; its nearest experiment: {text.experiment(stage.timing.nearest)}"
             )
             lines += [
                 f"  warning: guideline out of range: {warning}"

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from megagrow.config.schema import ParallelConfig, RunConfig, StageConfig
-from megagrow.errors import DataError, LayoutError
-from megagrow.growth.plan import GrowthPlan, GrowthTiming, plan_growth, timing
+from megagrow.errors import ConfigError, DataError, LayoutError
+from megagrow.growth.depth import plan_growth
+from megagrow.growth.plan import GrowthPlan
+from megagrow.growth.timing import GrowthTiming, timing
+from megagrow.growth.trained import trains
 from megagrow.model.flops import Parameters, TrainFlops, flops_per_token, parameters
 from megagrow.model.memory import MemoryModel, RankMemory
 from megagrow.model.shape import ModelShape, model_shape
@@ -68,6 +71,9 @@ class StagePlan:
     growth: GrowthPlan | None
     """Where the layers come from (`none` operator: themselves); unset in the first stage."""
 
+    added: frozenset[int]
+    """Layers that the last growth added."""
+
     timing: GrowthTiming | None
     """Guideline for the tokens before this stage; only where the model grows."""
 
@@ -83,8 +89,29 @@ class StagePlan:
 
     @property
     def grows(self) -> bool:
-        """Whether the model is deeper than in the stage before."""
-        return self.growth is not None and self.growth.new_layers > self.growth.old_layers
+        """Whether the model has other layers than in the stage before."""
+        return self.growth is not None and self.growth.operator != "none"
+
+    def trains(self, key: str) -> bool:
+        """Whether a weight is trained, by its key in a checkpoint."""
+        tied = self.shape.tie_embeddings
+        return trains(self.config.trainable, self.added, tied=tied)(key)
+
+    @property
+    def masked(self) -> frozenset[int]:
+        """Layers behind a mask that rises in this stage."""
+        return frozenset() if self.growth is None else self.growth.masked
+
+    def mask_at(self, tokens: int) -> float:
+        """The mask after `tokens` tokens of the run: 0 where the stage begins, later 1."""
+        if not self.masked or self.config.transition is None:
+            return 1.0
+        return min(1.0, (tokens - self.first_token) / self.config.transition.mask_tokens)
+
+    @property
+    def lowest_trained_layer(self) -> int | None:
+        """Below it nothing is trained; None: the embedding is."""
+        return None if self.trains("embedding.word_embeddings.weight") else min(self.added)
 
     @property
     def step_tokens(self) -> int:
@@ -262,6 +289,10 @@ def _plan_stage(
         precision=config.precision,
         dropout=config.model.dropout > 0,
     )
+    growth = _growth(stage, previous)
+    added = previous.added if previous else frozenset()
+    if growth is not None and growth.operator != "none":
+        added = growth.added
     try:
         splits = plan_splits(memory, previous.layout if previous else None)
     except LayoutError as error:
@@ -279,21 +310,23 @@ def _plan_stage(
         first_step=previous.end_step if previous else 0,
         first_token=previous.end_token if previous else 0,
         first_flops=previous.end_flops if previous else 0,
-        flops_per_token=flops_per_token(shape),
+        flops_per_token=_flops(stage, shape, added),
         memory=memory.ranks(splits[-1].layout),
-        growth=_growth(stage, previous),
+        growth=growth,
+        added=added,
         timing=_timing(config, index, shape),
     )
 
 
 def rebuilds(old: StagePlan, new: StagePlan) -> bool:
     """Whether the model of `new`, the stage after `old`, is another one than that of `old`."""
-    reset = new.config.transition is not None and new.config.transition.optimizer == "reset"
-    return new.grows or reset or _placement(old) != _placement(new)
+    transition = new.config.transition
+    changed = transition is not None and transition.optimizer in ("reset", "scale")
+    return new.grows or changed or _placement(old) != _placement(new)
 
 
-def _placement(stage: StagePlan) -> tuple[ParallelConfig, tuple[int, ...]]:
-    """How a stage's model is built and spread, not how that was found."""
+def _placement(stage: StagePlan) -> tuple[ParallelConfig, tuple[int, ...], str]:
+    """How a stage's model is built, spread and trained, not how that was found."""
     plain = ParallelConfig()
     found = replace(
         stage.config.parallel,
@@ -302,7 +335,19 @@ def _placement(stage: StagePlan) -> tuple[ParallelConfig, tuple[int, ...]]:
         memory_limit=plain.memory_limit,
         layers_per_chunk=plain.layers_per_chunk,
     )
-    return found, stage.layout
+    return found, stage.layout, stage.config.trainable
+
+
+def _flops(stage: StageConfig, shape: ModelShape, added: frozenset[int]) -> TrainFlops:
+    if stage.trainable == "all":
+        return flops_per_token(shape)
+    head = stage.trainable == "new_and_head"
+    return flops_per_token(
+        shape,
+        trainable_layers=added,
+        trainable_embedding=head and shape.tie_embeddings,
+        trainable_output=head,
+    )
 
 
 def stage_steps(stage: StageConfig, seq_length: int) -> int:
@@ -313,7 +358,15 @@ def stage_steps(stage: StageConfig, seq_length: int) -> int:
 def _growth(stage: StageConfig, previous: StagePlan | None) -> GrowthPlan | None:
     if previous is None or stage.transition is None:
         return None
-    return plan_growth(stage.transition.operator, previous.config.layers, stage.layers)
+    if stage.transition.mask_tokens > stage.tokens:
+        raise ConfigError(
+            f"stage {stage.name!r}: the mask rises over {stage.transition.mask_tokens} tokens and "
+            f"the stage has {stage.tokens}; make mask_tokens smaller, or the stage longer"
+        )
+    try:
+        return plan_growth(stage.transition, previous.config.layers, stage.layers)
+    except ConfigError as error:
+        raise ConfigError(f"stage {stage.name!r}: {error}") from None
 
 
 def _timing(config: RunConfig, index: int, shape: ModelShape) -> GrowthTiming | None:

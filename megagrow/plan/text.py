@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from megagrow.config.schema import LearningRateConfig
+from megagrow.config.schema import LearningRateConfig, TransitionConfig
+from megagrow.growth.plan import GrowthPlan
+from megagrow.growth.timing import Experiment
 from megagrow.units import format_count
 
 LONGEST_LAYOUT = 8
@@ -25,20 +27,62 @@ def layout(counts: Sequence[int]) -> str:
     return " ".join(f"{count}x{layers}" for layers, count in runs)
 
 
-def layer_map(sources: Sequence[int]) -> str:
-    """Old layers of the new ones, runs and repeats joined: `0-5 x4`, `0-2, 3-5 x7`."""
-    runs: list[list[int]] = []
+def layer_map(sources: Sequence[int | None]) -> str:
+    """Old layers of the new ones, runs and repeats joined: `0-5 x4`, `0-2, 3-5 x7`, `0, new x2`."""
+    runs: list[tuple[int, int] | None] = []
     for source in sources:
-        if runs and source == runs[-1][1] + 1:
-            runs[-1][1] = source
+        last = runs[-1] if runs else None
+        if source is None:
+            runs.append(None)
+        elif last is not None and source == last[1] + 1:
+            runs[-1] = (last[0], source)
         else:
-            runs.append([source, source])
+            runs.append((source, source))
     parts: list[str] = []
-    for (first, last), group in groupby(runs, key=tuple):
+    for run, group in groupby(runs):
         count = len(list(group))
-        span = str(first) if first == last else f"{first}-{last}"
+        span = "new" if run is None else str(run[0]) if run[0] == run[1] else f"{run[0]}-{run[1]}"
         parts.append(span if count == 1 else f"{span} x{count}")
     return ", ".join(parts)
+
+
+def growth(transition: TransitionConfig, plan: GrowthPlan) -> str:
+    """An operator and what it does to new layers: `stack 2 -> 4, new ones zero, noise 20%`."""
+    parts = [f"{transition.operator} {plan.old_layers} -> {plan.new_layers}"]
+    if plan.zeroed:
+        parts.append("new ones zero")
+    if plan.masked:
+        parts.append(f"new ones masked for {format_count(transition.mask_tokens)}")
+    if plan.noise:
+        parts.append(f"noise {_percent(plan.noise)}")
+    return ", ".join(parts)
+
+
+def moments(transition: TransitionConfig) -> str:
+    """What happens to the optimizer: `copy`, `scale 0.5 0.25`."""
+    return " ".join(
+        [transition.optimizer, *(f"{factor:g}" for factor in transition.moment_scale or ())]
+    )
+
+
+def rate_policy(transition: TransitionConfig) -> str:
+    """What happens to the schedule: `restart`, `rewind to 20M`, `rewarm_new x1.3 in 2M`."""
+    if transition.learning_rate == "rewind":
+        to = transition.rewind_to
+        return "rewind to " + ("the peak" if to is None else format_count(to))
+    if transition.learning_rate == "rewarm_new":
+        rise = format_count(transition.rewarm_tokens)
+        return f"rewarm_new x{transition.rewarm_factor:g} in {rise}"
+    return transition.learning_rate
+
+
+def experiment(run: Experiment) -> str:
+    """`1.1B parameters, grown x4 after 10B of 97.5B tokens, 49.1% faster`."""
+    return (
+        f"{format_count(run.parameters)} parameters, grown x{run.factor} after "
+        f"{format_count(run.base_tokens)} and trained on {format_count(run.tokens)} tokens, "
+        f"{_percent(run.speedup)} faster"
+    )
 
 
 def mixture(start: Mapping[str, float], end: Mapping[str, float] | None) -> str:

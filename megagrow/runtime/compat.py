@@ -33,6 +33,7 @@ _CONFIG_CALLBACKS = (
 def install() -> None:
     """Apply the fixes of this module to megatron-core in this process; safe to call again."""
     _keep_adam_steps()
+    _save_ranks_that_train_nothing()
     _find_parameters_in_padded_buckets()
     _end_queue_manager_with_process()
     _fail_to_finish_together()
@@ -103,6 +104,36 @@ def _keep_adam_steps() -> None:
         set_states(self, model_param, tensors)
 
     DistributedOptimizer._set_main_param_and_optimizer_states = set_states_but_step
+
+
+def _save_ranks_that_train_nothing() -> None:
+    """Let a pipeline stage whose weights are all frozen save its (empty) optimizer.
+
+    ``DistributedOptimizer.state_dict`` asserts that some parameter has a ``step`` (0.16.1).
+    """
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+    original = DistributedOptimizer.state_dict
+    if hasattr(original, _MARK):
+        return
+
+    @functools.wraps(original)
+    def state_dict(self: Any) -> Any:
+        adam = _adam_of(self)
+        if adam is None or adam.state:
+            return original(self)
+        groups = adam.state_dict()["param_groups"]
+        return {
+            "optimizer": {
+                "param_groups": [
+                    {**{key: value for key, value in group.items() if key != "params"}, "step": 0.0}
+                    for group in groups
+                ]
+            }
+        }
+
+    setattr(state_dict, _MARK, True)
+    DistributedOptimizer.state_dict = state_dict
 
 
 def _with_first(first: Callable[[Any], None], method: Callable[..., Any]) -> Callable[..., Any]:

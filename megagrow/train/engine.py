@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from megatron.core.distributed import DistributedDataParallel
@@ -12,22 +12,31 @@ from megatron.core.optimizer import MegatronOptimizer
 from megagrow.checkpoint import sharded
 from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.config import RunConfig
+from megagrow.growth.keys import layer_of
 from megagrow.model.build import build_model, build_optimizer, wrap_ddp
 from megagrow.model.initialisation import initialise
+from megagrow.model.mask import ResidualMask
+from megagrow.model.trainable import freeze, mark_added, stop_backward
 from megagrow.plan.schedule import StagePlan
 from megagrow.runtime import compat, groups, seeds
+from megagrow.train.learning_rate import rewarm_stage
 
 
 class Engine:
     """The live model. Holds all tensors of a run: there is one at a time."""
 
     def __init__(
-        self, chunks: Sequence[DistributedDataParallel], optimizer: MegatronOptimizer
+        self,
+        chunks: Sequence[DistributedDataParallel],
+        optimizer: MegatronOptimizer,
+        mask: ResidualMask,
     ) -> None:
         self.chunks = chunks
         """Model chunks of this rank, one unless the pipeline is interleaved."""
         self.optimizer = optimizer
         """Their optimizer."""
+        self.mask = mask
+        """What new layers add is multiplied by it."""
 
     def trained(self, updates: int) -> TrainedModel:
         """What a checkpoint or a growth takes from it, after `updates` optimizer steps."""
@@ -57,13 +66,13 @@ class Engine:
         groups.tear_down()
 
 
-def build_engine(config: RunConfig, stage: StagePlan, *, initialised: bool) -> Engine:
+def build_engine(config: RunConfig, stage: StagePlan, *, draws: Callable[[str], bool]) -> Engine:
     """Sets the parallel groups of `stage` up and builds its model and optimizer.
 
     Args:
         config: the run.
         stage: the stage whose depth and layout count.
-        initialised: draw the initial weights; False where they are read from elsewhere at once.
+        draws: which weights to draw, by their keys; others are read from elsewhere at once.
     """
     parallel = config.stages[stage.index].parallel
     virtual = parallel.virtual_pipeline
@@ -74,9 +83,17 @@ def build_engine(config: RunConfig, stage: StagePlan, *, initialised: bool) -> E
     )
     seeds.seed_step(config.seed, 0)
     models = build_model(stage.shape, config.model, parallel, config.precision, stage.layout)
-    if initialised:
-        initialise(models, stage.shape, config.model.init, config.seed)
+    # A layer drawn in a growth is not what the layer of its number was at the start.
+    seed = seeds.seed_for(config.seed, f"stage {stage.index}") if stage.index else config.seed
+    initialise(models, stage.shape, config.model.init, seed, draws)
+    freeze(models, stage.trains)
+    lowest = stage.lowest_trained_layer
+    if parallel.pipeline > 1 and lowest is not None:
+        stop_backward(models, lowest)
+    mask = ResidualMask(models, stage.masked)
+    if rewarm_stage(config.stages, stage.index) is not None:
+        mark_added(models, lambda key: layer_of(key) in stage.added)
     chunks = wrap_ddp(models, parallel)
     optimizer = build_optimizer(chunks, config.optimizer, parallel, config.precision)
     sharded.prepare(optimizer)
-    return Engine(chunks, optimizer)
+    return Engine(chunks, optimizer, mask)

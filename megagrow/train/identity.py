@@ -8,14 +8,16 @@ they do not move the end of the learning-rate schedule in force. Everything else
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
+from megagrow.config.schema import ModelConfig, StageConfig, TransitionConfig
 from megagrow.errors import CheckpointError
 from megagrow.train.learning_rate import spans
 
 RUN_KEYS = ("seed", "precision", "model", "optimizer")
 DATA_KEYS = ("buckets", "validation_fraction")
-STAGE_KEYS = ("layers", "tokens", "mixture", "mixture_end")
+STAGE_KEYS = ("layers", "tokens", "mixture", "mixture_end", "trainable")
 
 
 def check_identity(
@@ -47,11 +49,15 @@ def check_identity(
 
 
 def _identity(config: Mapping[str, Any], stage: int) -> dict[str, Any]:
-    """The part of a configuration that decides the losses up to the end of `stage`."""
-    stages = config["stages"][: stage + 1]
+    """The part of a configuration that decides the losses up to the end of `stage`.
+
+    Keys that an older version did not know have the value that does what it did.
+    """
+    stages = [_complete(StageConfig, entry) for entry in config["stages"][: stage + 1]]
     horizons = _horizons(config)
     return {
         **{key: config[key] for key in RUN_KEYS},
+        "model": _complete(ModelConfig, config["model"]),
         "data": {key: config["data"][key] for key in DATA_KEYS},
         "stages": [
             {
@@ -69,7 +75,14 @@ def _without_way(transition: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A transition but for the way the state takes: the same bits arrive."""
     if transition is None:
         return None
-    return {key: value for key, value in transition.items() if key != "through"}
+    known = _complete(TransitionConfig, transition)
+    return {key: value for key, value in known.items() if key != "through"}
+
+
+def _complete(kind: type, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved section with the defaults of keys that it does not have."""
+    plain = {entry.name: entry.default for entry in fields(kind) if entry.default is not MISSING}
+    return {**plain, **saved}
 
 
 def _horizons(config: Mapping[str, Any]) -> list[tuple[int, int | None]]:
@@ -83,7 +96,10 @@ def _horizons(config: Mapping[str, Any]) -> list[tuple[int, int | None]]:
     length = config["model"]["seq_length"]
     steps = [entry["batch"]["global_size"] * length for entry in stages]
     tokens = [-(-entry["tokens"] // step) * step for entry, step in zip(stages, steps, strict=True)]
-    restarts = [(entry["transition"] or {}).get("learning_rate") != "continue" for entry in stages]
+    restarts = [
+        (entry["transition"] or {}).get("learning_rate") in (None, "restart", "rewind")
+        for entry in stages
+    ]
     found: list[tuple[int, int | None]] = []
     for first, _, total in spans(restarts, tokens):
         rate = stages[first]["learning_rate"]

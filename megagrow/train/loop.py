@@ -91,18 +91,25 @@ def _step(
         micro_size=stage.config.batch.micro_size,
         seq_length=stage.shape.seq_length,
     )
+    engine.mask.value = stage.mask_at(run.plan.tokens_at(state.step))
     return train_step(
         engine.chunks,
         engine.optimizer,
         share,
         learning_rate=_learning_rate(run, state),
+        learning_rate_of_added=run.rates.of_added(*_position(run, state)),
         votes=votes,
     )
 
 
 def _learning_rate(run: Run, state: TrainState) -> float:
+    return run.rates.at(*_position(run, state))
+
+
+def _position(run: Run, state: TrainState) -> tuple[int, int, int]:
+    """Of the next step: its stage, the tokens before it, and its own."""
     stage = run.stage(state)
-    return run.rates.at(stage.index, run.plan.tokens_at(state.step), stage.step_tokens)
+    return stage.index, run.plan.tokens_at(state.step), stage.step_tokens
 
 
 def _advance(
@@ -186,6 +193,7 @@ def _evaluate(run: Run, engine: Engine, state: TrainState) -> None:
         return
     stage = run.stage(state)
     engine.settle()
+    engine.mask.value = stage.mask_at(run.plan.tokens_at(state.step))
     losses = validation_losses(
         engine.chunks,
         run.data.validation,

@@ -153,7 +153,7 @@ def _begin(run: Run, checkpoint: Path | None) -> tuple[Engine, TrainState]:
     if growth_bytes is not None:
         through_checkpoint.check_scratch(run.scratch, needed_bytes=growth_bytes)
     _record_run(run, state)
-    engine = build_engine(run.config, run.stage(state), initialised=checkpoint is None)
+    engine = build_engine(run.config, run.stage(state), draws=lambda _: checkpoint is None)
     if checkpoint is not None:
         with guarded(checkpoint, "loading", MEND):
             sharded.load(engine.trained(state.updates), checkpoint)

@@ -11,6 +11,7 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megagrow.model import forward_backward
 from megagrow.model.forward_backward import GlobalBatch
+from megagrow.model.trainable import ADDED_LR_MULT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,7 @@ def train_step(
     batch: GlobalBatch,
     *,
     learning_rate: float,
+    learning_rate_of_added: float | None = None,
     votes: Sequence[bool] = (),
 ) -> StepResult:
     """Forward, backward, gradient reduction and update; call on every rank.
@@ -47,6 +49,7 @@ def train_step(
         optimizer: their optimizer.
         batch: this rank's share of the global batch.
         learning_rate: rate of this update.
+        learning_rate_of_added: rate of the layers that the last growth added; unset: the same.
         votes: answers of this rank to questions that all ranks are asked.
     """
     for chunk in chunks:
@@ -54,7 +57,8 @@ def train_step(
     optimizer.zero_grad()
     reduced = forward_backward.run(chunks, batch, forward_only=False, votes=votes)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        own = learning_rate_of_added is not None and group["lr_mult"] == ADDED_LR_MULT
+        group["lr"] = learning_rate_of_added if own else learning_rate
     grad_norm = _prepare_gradients(optimizer)
     # Only now: the norm has waited for the device anyway, and was queued while that was busy.
     loss, counted = reduced.read()

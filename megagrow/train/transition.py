@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,15 @@ from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.config import TransitionConfig
 from megagrow.growth import in_memory, through_checkpoint
+from megagrow.growth.adjust import adjust as adjust_shards
 from megagrow.growth.cost import GrowthCost
 from megagrow.growth.in_memory import BuiltModel
+from megagrow.growth.keys import Source, layer_of, moment_source, weight_source
+from megagrow.growth.moments import moment_policy
 from megagrow.growth.plan import GrowthPlan
+from megagrow.pipeline.redistribution.shards import Shards, publish, shards_of
 from megagrow.plan.schedule import StagePlan, rebuilds
+from megagrow.runtime import seeds
 from megagrow.train.engine import Engine, build_engine
 from megagrow.train.run import Run
 from megagrow.train.state import TrainState
@@ -45,22 +51,29 @@ def _rebuild(
     """The engine of the stage of `after` with the state of `engine`, which is freed."""
     old, new = run.stage(state), run.stage(after)
     transition, growth = _transition(new)
+    policy = moment_policy(transition)
+    weights = weight_source(growth)
+    moments = _moments(old, moment_source(growth, policy, weights))
     built: list[Engine] = []
 
     def take() -> TrainedModel:
         return engine.trained(state.updates)
 
     def build() -> BuiltModel:
-        built.append(build_engine(run.config, new, initialised=False))
+        built.append(build_engine(run.config, new, draws=lambda key: layer_of(key) in growth.drawn))
         return BuiltModel(model=built[0].trained(after.updates), wrapped=built[0].chunks)
+
+    def adjust(shards: Shards) -> None:
+        adjust_shards(shards, growth, policy, new.shape, _noise_seed(run.config.seed, new.index))
 
     if transition.through == "memory":
         cost = in_memory.grow(
             take,
             engine.release,
             build,
-            growth=growth,
-            moments=transition.optimizer,
+            adjust,
+            weights=weights,
+            moments=moments,
             staging_bytes=run.config.checkpoint.growth_staging,
         )
         return built[0], cost
@@ -70,11 +83,36 @@ def _rebuild(
         engine.release()
 
     def read(folder: Path) -> None:
-        sharded.load(build().model, folder, growth=growth, moments=transition.optimizer)
+        grown = build()
+        sharded.load(
+            grown.model,
+            folder,
+            weights=weights,
+            moments=moments or (lambda _: None),
+            trained=old.trains,
+        )
+        adjust(shards_of(grown.model))
+        publish(grown.model, grown.wrapped)
 
     needed = old.parameters.total * BYTES_PER_PARAMETER
     cost = through_checkpoint.grow(write, read, scratch=run.scratch, needed_bytes=needed)
     return built[0], cost
+
+
+def _moments(old: StagePlan, source: Source | None) -> Source | None:
+    """Where moments come from: weights that were frozen in `old` have none."""
+    if source is None or old.config.trainable == "all":
+        return source
+
+    def trained(key: str) -> str | None:
+        found = source(key)
+        return found if found is not None and old.trains(found) else None
+
+    return trained
+
+
+def _noise_seed(seed: int, stage: int) -> Callable[[str], int]:
+    return lambda key: seeds.seed_for(seed, f"noise before stage {stage}: {key}")
 
 
 def _transition(stage: StagePlan) -> tuple[TransitionConfig, GrowthPlan]:

@@ -13,7 +13,8 @@ import torch
 
 from megagrow.checkpoint import sharded
 from megagrow.config import RunConfig
-from megagrow.growth.plan import GrowthPlan, copy_plan, stack
+from megagrow.growth.keys import weight_source
+from megagrow.growth.plan import GrowthPlan, copy_plan
 from tests.distributed import World
 from tests.train import layouts
 from tests.train.layouts import config_of, stage
@@ -144,8 +145,8 @@ def test_what_is_saved_is_current_where_the_gather_is_put_off(
 @pytest.mark.parametrize(
     ("ranks", "parallel", "plan"),
     [
-        (1, {}, stack(LAYERS, 3 * LAYERS)),
-        (2, {"pipeline": 2}, stack(LAYERS, 2 * LAYERS)),
+        (1, {}, copy_plan("stack", LAYERS, [*range(LAYERS)] * 3)),
+        (2, {"pipeline": 2}, copy_plan("stack", LAYERS, [*range(LAYERS)] * 2)),
         (2, {}, copy_plan("any", LAYERS, [3, 3, 3, 0, 1])),
         (2, {"tensor": 2}, copy_plan("any", LAYERS, [2])),
     ],
@@ -192,7 +193,13 @@ def _load_grown(
 
     run = parts.open_run(config)
     engine, _ = parts.fresh(run)
-    sharded.load(engine.trained(7), checkpoint, growth=plan, moments=moments)
+    weights = weight_source(plan)
+    sharded.load(
+        engine.trained(7),
+        checkpoint,
+        weights=weights,
+        moments=weights if moments == "copy" else lambda _: None,
+    )
     sharded.save(engine.trained(7), target)
     return parts.adam_steps(engine)
 

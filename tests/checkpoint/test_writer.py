@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> str:
 def _engine(file: str) -> Engine:
     config = load(file)
     return build_engine(
-        config, make_plan(config, processes.world_size()).stages[0], initialised=True
+        config, make_plan(config, processes.world_size()).stages[0], draws=lambda _: True
     )
 
 

@@ -30,6 +30,9 @@ class Job:
     heads: int = 4
     key_heads: int = 2
     dropout: float = 0.0
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rotary_scaling: float | None = None
     precision: str = "fp32"
     init: InitConfig = field(default_factory=InitConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -47,6 +50,9 @@ class Job:
             seq_length=16,
             tie_embeddings=self.tied,
             dropout=self.dropout,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
+            rotary_scaling=self.rotary_scaling,
             init=self.init,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,9 @@ class Sizes:
     tied: bool
     epsilon: float = 1e-5
     rotary_base: int = 10_000
+    rotary_scaling: float | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = False
 
 
 class GPT(nn.Module):
@@ -41,7 +45,12 @@ class GPT(nn.Module):
         self.head = None if sizes.tied else nn.Linear(sizes.hidden, sizes.vocab, bias=False)
         if llama:
             half = torch.arange(0, sizes.channels, 2, dtype=torch.float32) / sizes.channels
-            angles = torch.outer(torch.arange(sizes.length).float(), sizes.rotary_base**-half)
+            frequencies = sizes.rotary_base**-half
+            if sizes.rotary_scaling is not None:
+                frequencies = torch.tensor(
+                    [llama31(float(each), sizes.rotary_scaling) for each in frequencies]
+                )
+            angles = torch.outer(torch.arange(sizes.length).float(), frequencies)
             angles = torch.cat((angles, angles), dim=-1)
             self.register_buffer("cos", angles.cos(), persistent=False)
             self.register_buffer("sin", angles.sin(), persistent=False)
@@ -74,7 +83,9 @@ class Layer(nn.Module):
         width = (sizes.heads + 2 * sizes.groups) * sizes.channels
         inner = sizes.ffn if bias else 2 * sizes.ffn
         self.norm1, self.norm2 = norm(sizes), norm(sizes)
-        self.qkv = nn.Linear(sizes.hidden, width, bias=bias)
+        self.qkv = nn.Linear(sizes.hidden, width, bias=bias or sizes.qkv_bias)
+        if sizes.qk_norm:
+            self.qnorm, self.knorm = (norm(sizes, sizes.channels) for _ in range(2))
         self.proj = nn.Linear(sizes.heads * sizes.channels, sizes.hidden, bias=bias)
         self.up = nn.Linear(sizes.hidden, inner, bias=bias)
         self.down = nn.Linear(sizes.ffn, sizes.hidden, bias=bias)
@@ -90,6 +101,8 @@ class Layer(nn.Module):
         qkv = self.qkv(x).view(batch, length, sizes.groups, shared + 2, sizes.channels)
         q, k, v = qkv.split((shared, 1, 1), dim=3)
         q, k, v = (part.flatten(2, 3).transpose(1, 2) for part in (q, k, v))
+        if sizes.qk_norm:
+            q, k = self.qnorm(q), self.knorm(k)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared > 1)
@@ -102,9 +115,20 @@ class Layer(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
-def norm(sizes: Sizes) -> nn.Module:
+def norm(sizes: Sizes, width: int | None = None) -> nn.Module:
     kind = nn.RMSNorm if sizes.style == "llama" else nn.LayerNorm
-    return kind(sizes.hidden, eps=sizes.epsilon)
+    return kind(width or sizes.hidden, eps=sizes.epsilon)
+
+
+def llama31(frequency: float, factor: float) -> float:
+    """A rotary frequency as Llama 3.1's reference code scales it."""
+    wavelength = 2 * math.pi / frequency
+    if wavelength < 8192 / 4:
+        return frequency
+    if wavelength > 8192:
+        return frequency / factor
+    smooth = (8192 / wavelength - 1) / (4 - 1)
+    return (1 - smooth) * frequency / factor + smooth * frequency
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -119,6 +143,10 @@ def parameter_map(sizes: Sizes) -> dict[str, str]:
         names["positions.weight"] = "embedding.position_embeddings.weight"
     if not sizes.tied:
         names["head.weight"] = "output_layer.weight"
+    if sizes.qkv_bias:
+        for index in range(sizes.layers):
+            theirs = f"decoder.layers.{index}.self_attention.linear_qkv.bias"
+            names[f"layers.{index}.qkv.bias"] = theirs
     kinds = ("weight", "bias") if sizes.style == "gpt2" else ("weight",)
     modules = {
         "norm1": "input_layernorm",
@@ -128,6 +156,8 @@ def parameter_map(sizes: Sizes) -> dict[str, str]:
         "up": "mlp.linear_fc1",
         "down": "mlp.linear_fc2",
     }
+    if sizes.qk_norm:
+        modules |= {"qnorm": "self_attention.q_layernorm", "knorm": "self_attention.k_layernorm"}
     for kind in kinds:
         names[f"norm.{kind}"] = f"decoder.final_layernorm.{kind}"
         for index in range(sizes.layers):

@@ -45,6 +45,9 @@ def sizes(job: Job) -> Sizes:
         vocab=shape.padded_vocab_size,
         length=shape.seq_length,
         tied=shape.tie_embeddings,
+        qkv_bias=job.qkv_bias,
+        qk_norm=job.qk_norm,
+        rotary_scaling=job.rotary_scaling,
     )
 
 
@@ -67,7 +70,41 @@ def test_loss_and_gradients_are_the_references(
 ) -> None:
     # Weights this large reach the curved part of the activations.
     init = InitConfig(std=0.2)
-    job = Job(style=style, tied=tied, key_heads=key_heads, init=init)
+    check_against_reference(Job(style=style, tied=tied, key_heads=key_heads, init=init))
+
+
+@pytest.mark.parametrize("style", ["llama", "gpt2"])
+@pytest.mark.parametrize("key_heads", [4, 1])
+def test_norms_of_queries_and_keys_are_the_references(
+    style: str, key_heads: int, alone: None
+) -> None:
+    job = Job(style=style, key_heads=key_heads, qk_norm=True, init=InitConfig(std=0.2))
+    check_against_reference(job)
+
+
+def test_biases_of_queries_keys_and_values_are_the_references(alone: None) -> None:
+    check_against_reference(Job(qkv_bias=True, qk_norm=True, init=InitConfig(std=0.2)))
+
+
+def test_scaled_rotary_frequencies_are_the_references(alone: None) -> None:
+    job = Job(rotary_scaling=8.0, init=InitConfig(std=0.3))
+    check_against_reference(job)
+    groups.tear_down()
+    scaled, plain = (
+        loss_and_gradients(job)[0],
+        loss_and_gradients(replace(job, rotary_scaling=None))[0],
+    )
+    assert float((scaled - plain).abs().max()) > 1e-4  # so that the comparison could fail
+
+
+def test_rotary_frequencies_scaled_down_are_refused() -> None:
+    job = Job(rotary_scaling=0.5)
+    with pytest.raises(LayoutError, match=r"rotary_scaling=0\.5"):
+        transformer_config(job.shape, job.model, ParallelConfig(), "fp32")
+
+
+def check_against_reference(job: Job) -> None:
+    """Loss and gradients of a job are those of the plain model with its weights."""
     (chunk,) = build(job)
     for name, parameter in chunk.named_parameters():
         if parameter.dim() == 1:  # ones and zeros would hide a norm or a bias left out
@@ -119,6 +156,19 @@ def test_training_is_the_same_in_every_layout(
         assert losses == pytest.approx([loss] * len(losses), rel=1e-5), step
         assert len(losses) == size // parallel.pipeline
         assert [rank[step][1] for rank in ranks] == pytest.approx([norm] * size, rel=1e-4), step
+
+
+@pytest.mark.parametrize("style", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["tp2", "tp2_sp"])
+def test_norms_and_biases_of_heads_train_the_same_over_tensor_parallel_ranks(
+    name: str, style: str, alone: None, world2: World
+) -> None:
+    job = Job(style=style, layers=2, qk_norm=True, qkv_bias=True, rotary_scaling=8.0)
+    expected = train(job)
+    parallel = LAYOUTS[name][1]
+    for rank in world2.run(train, replace(job, parallel=parallel)):
+        for found, wanted in zip(rank, expected, strict=True):
+            assert found == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("style", ["llama", "gpt2"])

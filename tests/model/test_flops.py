@@ -40,9 +40,12 @@ class PlainLayer(nn.Module):
         query = layer.num_attention_heads * layer.kv_channels
         key = layer.num_query_groups * layer.kv_channels
         self.norms = nn.ModuleList(norm(hidden) for _ in range(2))
-        self.query = nn.Linear(hidden, query, bias=gpt2)
-        self.key = nn.Linear(hidden, key, bias=gpt2)
-        self.value = nn.Linear(hidden, key, bias=gpt2)
+        self.query = nn.Linear(hidden, query, bias=gpt2 or shape.qkv_bias)
+        self.key = nn.Linear(hidden, key, bias=gpt2 or shape.qkv_bias)
+        self.value = nn.Linear(hidden, key, bias=gpt2 or shape.qkv_bias)
+        self.head_norms = nn.ModuleList(
+            norm(layer.kv_channels) if shape.qk_norm else nn.Identity() for _ in range(2)
+        )
         self.out = nn.Linear(query, hidden, bias=gpt2)
         self.gate = None if gpt2 else nn.Linear(hidden, layer.ffn_hidden_size, bias=False)
         self.up = nn.Linear(hidden, layer.ffn_hidden_size, bias=gpt2)
@@ -58,6 +61,7 @@ class PlainLayer(nn.Module):
             linear(normed).view(split).transpose(0, 1).repeat_interleave(repeat, 0)
             for linear in (self.key, self.value)
         )
+        query, key = self.head_norms[0](query), self.head_norms[1](key)
         mixed = (query @ key.transpose(1, 2)).softmax(-1) @ value
         x = x + self.out(mixed.transpose(0, 1).reshape(tokens, -1))
         normed = self.norms[1](x)
@@ -93,13 +97,15 @@ SHAPES = [
         ModelConfig(
             style=style, hidden_size=16, num_attention_heads=4, num_query_groups=groups,
             kv_channels=channels, ffn_hidden_size=40, vocab_size=50, vocab_padding=8, seq_length=12,
-            tie_embeddings=tied,
+            tie_embeddings=tied, qkv_bias=qkv_bias, qk_norm=qk_norm,
         ),
         3,
     )
-    for style, groups, channels, tied in product(
-        ("gpt2", "llama"), (None, 2), (None, 6), (True, False)
-    )
+    for style, groups, channels, tied, qkv_bias, qk_norm in [
+        *product(("gpt2", "llama"), (None, 2), (None, 6), (True, False), (False,), (False,)),
+        *product(("gpt2", "llama"), (2,), (6,), (False,), (True, False), (True,)),
+        ("llama", None, None, True, True, False),
+    ]
 ]  # fmt: skip
 
 
@@ -224,4 +230,6 @@ def test_training_more_never_costs_less(trained: set[int], more: int) -> None:
 def test_tensor_parallel_ranks_share_all_but_norms_and_row_biases(shape: ModelShape) -> None:
     whole, half = (layer_parameters(shape.layers[0], shape, tensor) for tensor in (1, 2))
     replicated = shape.hidden_size * (6 if shape.style == "gpt2" else 2)
+    if shape.qk_norm:
+        replicated += 2 * shape.layers[0].kv_channels * (2 if shape.style == "gpt2" else 1)
     assert 2 * half - replicated == whole

@@ -25,6 +25,7 @@ LAYOUTS = {
     "pp2_uneven": (2, Job(parallel=ParallelConfig(pipeline=2), layout=(1, 3))),
     "pp2_vp2": (2, Job(parallel=ParallelConfig(pipeline=2, virtual_pipeline=2))),
     "pp2_tied": (2, Job(style="gpt2", parallel=ParallelConfig(pipeline=2))),
+    "tp2_qk_norm": (2, Job(qk_norm=True, qkv_bias=True, parallel=ParallelConfig(tensor=2))),
     "dp2": (2, Job()),
     "tp2_pp2": (4, Job(style="gpt2", tied=False, parallel=ParallelConfig(tensor=2, pipeline=2))),
 }
@@ -95,6 +96,17 @@ def test_vectors_are_ones_and_zeros(style: str, alone: None) -> None:
     for key, data in vectors.items():
         gain = "norm" in key and key.endswith("weight")
         assert torch.equal(data, torch.full_like(data, float(gain))), key
+
+
+def test_norms_of_heads_are_ones_and_biases_of_heads_zeros(alone: None) -> None:
+    vectors = {
+        key: data
+        for key, data in whole(Job(qk_norm=True, qkv_bias=True)).items()
+        if data.dim() == 1
+    }
+    assert len(vectors) == 9 + 4 * 3
+    for key, data in vectors.items():
+        assert torch.equal(data, torch.full_like(data, float(key.endswith("weight")))), key
 
 
 @pytest.mark.parametrize(

@@ -216,14 +216,21 @@ def _saved_bytes(model: ModelConfig, parallel: ParallelConfig, layers: int) -> t
 
 @pytest.mark.parametrize("style", ["llama", "gpt2"])
 @pytest.mark.parametrize(
-    "parallel",
-    [ParallelConfig(), ParallelConfig(tensor=2), ParallelConfig(tensor=2, sequence_parallel=True)],
-    ids=["whole", "tensor", "sequence"],
+    ("parallel", "keys"),
+    [
+        (ParallelConfig(), {}),
+        (ParallelConfig(tensor=2), {}),
+        (ParallelConfig(tensor=2, sequence_parallel=True), {}),
+        (ParallelConfig(), {"qk_norm": True, "qkv_bias": True, "rotary_scaling": 4.0}),
+        (ParallelConfig(tensor=2), {"qk_norm": True}),
+    ],
+    ids=["whole", "tensor", "sequence", "norms and biases", "norms split"],
 )
 def test_estimate_is_what_the_model_keeps(
-    world2: World, style: Any, parallel: ParallelConfig
+    world2: World, style: Any, parallel: ParallelConfig, keys: dict[str, Any]
 ) -> None:
     model = ModelConfig(
+        **keys,
         style=style, hidden_size=128, num_attention_heads=4,
         num_query_groups=2 if style == "llama" else None,
         ffn_hidden_size=320, vocab_size=256, seq_length=64,

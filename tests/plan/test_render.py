@@ -52,13 +52,15 @@ def test_tables_hold_the_plan(plan: RunPlan) -> None:
     assert cells(shown, "TP x PP x DP", "large")[:3] == ["large", "1 x 2 x 1", "4 x 2"]
     assert cells(shown, "TP x PP x DP", "large")[-1] == " ".join(map(str, large.layout))
     assert cells(shown, "mixture", "small") == ["small", "easy 100%->25%, hard 0%->75%"]
-    assert cells(shown, "layers from", "large")[1:5] == [
+    assert cells(shown, "layers from", "large")[1:7] == [
         "stack 2 -> 4",
         "0-1 x2",
+        "66.7%",
         "copy",
         "restart",
+        "all",
     ]
-    assert cells(shown, "layers from", "harder")[1:] == ["none", "copy", "continue"]
+    assert cells(shown, "layers from", "harder")[1:] == ["none", "copy", "continue", "all"]
     assert "growth before large: after 3.33K tokens; the G_stack guideline says" in shown
     assert "warning: guideline out of range: " in shown
     assert "tokens drawn per bucket: easy 8.48K, hard 3.81K" in shown

@@ -53,13 +53,13 @@ def fresh(run: Run) -> tuple[Engine, TrainState]:
     state = TrainState(
         step=0, stage=0, updates=0, skipped=0, sampler=initial_state(run.config.data.buckets)
     )
-    return build_engine(run.config, run.stage(state), initialised=True), state
+    return build_engine(run.config, run.stage(state), draws=lambda _: True), state
 
 
 def restored(run: Run, checkpoint: Path) -> tuple[Engine, TrainState]:
     """The model of a checkpoint under the layout of the run."""
     state = TrainState.from_dict(read_state(checkpoint)["train"], str(checkpoint))
-    engine = build_engine(run.config, run.stage(state), initialised=False)
+    engine = build_engine(run.config, run.stage(state), draws=lambda _: False)
     sharded.load(engine.trained(state.updates), checkpoint)
     return engine, state
 

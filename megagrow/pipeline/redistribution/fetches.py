@@ -99,7 +99,7 @@ def plan_fetches(
     have: Holdings,
     want: Sequence[Owned],
     me: int,
-    source: Callable[[str], str] = lambda key: key,
+    source: Callable[[str], str | None] = lambda key: key,
 ) -> Fetches:
     """What process `me` of the new layout takes from whom.
 
@@ -110,14 +110,17 @@ def plan_fetches(
         have: what each process held in the old layout.
         want: what `me` holds in the new one.
         me: its rank, the same in both.
-        source: the old tensor's key for a new tensor's (growth: that of the layer it copies).
+        source: the old tensor's key for a new tensor's (growth: that of the layer it copies); None:
+            it takes nothing.
 
     Raises:
         ValueError: an element is wanted that nobody has.
     """
     wanted: dict[str, list[tuple[Owned, int, int]]] = defaultdict(list)
     for place, owned in enumerate(want):
-        wanted[source(owned.block.key)].append((owned, me, place))
+        key = source(owned.block.key)
+        if key is not None:
+            wanted[key].append((owned, me, place))
     return _joined([_fetch(key, have.of(key, me), uses) for key, uses in wanted.items()])
 
 

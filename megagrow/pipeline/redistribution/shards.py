@@ -34,24 +34,27 @@ KINDS: tuple[Kind, ...] = ("param", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shards:
-    """Everything an optimizer keeps of its tensors here."""
+    """Everything an optimizer keeps of its tensors here, and the weights it does not have."""
 
     owned: tuple[Owned, ...]
-    """Which runs of elements; n of them."""
+    """Which runs of elements that are trained; n of them."""
 
     tensors: dict[Kind, list[torch.Tensor]]
     """[n] flat fp32 tensors of each kind, one for each run. Entries may be deleted to free them."""
+
+    frozen: tuple[Owned, ...] = ()
+    """Which runs of elements that are not trained; m of them."""
+
+    frozen_tensors: Sequence[torch.Tensor] = ()
+    """[m] flat weights of these, all of one dtype."""
 
 
 def shards_of(model: TrainedModel) -> Shards:
     """The optimizer state of a live model, in place: writing to its tensors changes the model's.
 
-    After writing, `publish` brings the weights in line with the master weights.
-
-    Raises:
-        ValueError: a parameter is not trained: no optimizer has it.
+    After writing, `publish` brings the weights in line with the master weights. Frozen weights are
+    whole on every replica.
     """
-    _check_trained(model.chunks)
     places = _places(model.chunks)
     owned: list[Owned] = []
     tensors: dict[Kind, list[torch.Tensor]] = {kind: [] for kind in KINDS}
@@ -68,18 +71,36 @@ def shards_of(model: TrainedModel) -> Shards:
                 for kind in KINDS:
                     flat = state[kind].detach().view(-1)
                     tensors[kind].append(flat[low - start : high - start])
-    return Shards(owned=tuple(owned), tensors=tensors)
+    frozen = [
+        (place.block, parameter.detach().view(-1)[place.offset : place.offset + place.block.size])
+        for chunk in model.chunks
+        for parameter in chunk.parameters()
+        if not parameter.requires_grad
+        for place in places[id(parameter)]
+    ]
+    return Shards(
+        owned=tuple(owned),
+        tensors=tensors,
+        frozen=tuple(Owned(block, 0, block.size) for block, _ in frozen),
+        frozen_tensors=[weight for _, weight in frozen],
+    )
 
 
-def keep_apart(shards: Shards, kinds: Sequence[Kind]) -> Shards:
+def keep_apart(shards: Shards, kinds: Sequence[Kind], *, replica: int, replicas: int) -> Shards:
     """The shards of `kinds` alone, in memory that the model can be freed without.
 
     Master weights in bf16, and moments, have memory of their own, which is kept. In fp32 the
     weights are their own masters, inside the model's buffer: unless most of that is this shard,
-    as with one replica, they are copied.
+    as with one replica, they are copied. Of frozen weights each replica keeps an equal part, fp32.
     """
     tensors = {kind: _own(shards.tensors[kind]) for kind in kinds}
-    return Shards(owned=shards.owned, tensors=tensors)
+    frozen, weights = [], []
+    for owned, weight in zip(shards.frozen, shards.frozen_tensors, strict=True):
+        low, high = (owned.size * part // replicas for part in (replica, replica + 1))
+        if low < high:
+            frozen.append(Owned(owned.block, low, high))
+            weights.append(weight[low:high].to(torch.float32, copy=True))
+    return Shards(owned=shards.owned, tensors=tensors, frozen=tuple(frozen), frozen_tensors=weights)
 
 
 def publish(model: TrainedModel, wrapped: Sequence[Any]) -> None:
@@ -106,20 +127,6 @@ class _Place(NamedTuple):
     block: Block
     offset: int
     """Its first element in the flat parameter."""
-
-
-def _check_trained(chunks: Sequence[torch.nn.Module]) -> None:
-    frozen = [
-        name
-        for chunk in chunks
-        for name, parameter in chunk.named_parameters()
-        if not parameter.requires_grad
-    ]
-    if frozen:
-        raise ValueError(
-            f"{frozen[0]} and {len(frozen) - 1} more parameters are not trained: growth in memory "
-            "carries what the optimizer has; use transition.through=checkpoint"
-        )
 
 
 def _places(chunks: Sequence[torch.nn.Module]) -> dict[int, list[_Place]]:

@@ -64,7 +64,7 @@ class _Matrix(NamedTuple):
     split: str = ""
 
 
-def traffic(old: Placement, new: Placement, source: Callable[[str], str]) -> Traffic:
+def traffic(old: Placement, new: Placement, source: Callable[[str], str | None]) -> Traffic:
     """What growing, or moving, from one placement to another sends.
 
     Args:

@@ -1,0 +1,151 @@
+"""A Hugging Face folder -> a megagrow checkpoint, and the `model` section that fits it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from megagrow.checkpoint.store import CheckpointStore
+from megagrow.config.schema import ModelConfig
+from megagrow.conversion.distributed import write_checkpoint
+from megagrow.conversion.exporting import Progress, cut_shape
+from megagrow.conversion.families import is_needless, layout_of, read_config
+from megagrow.conversion.layout import Converted, check
+from megagrow.conversion.megatron_names import megatron_layout
+from megagrow.conversion.safetensors_folder import (
+    SafetensorsReader,
+    new_folder,
+    publish_folder,
+    read_json,
+)
+from megagrow.model.shape import ModelShape, model_shape
+
+MODEL_FILE = "model.yaml"
+"""The `model` section, inside the checkpoint's folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Imported:
+    """What was written."""
+
+    family: str
+    """The `model_type` it was."""
+
+    model: ModelConfig
+    """The model."""
+
+    layers: int
+    """Its depth."""
+
+    parameters: int
+    """Its weights, without the vocabulary's padding."""
+
+    padding: int
+    """Rows of zeros that were added to the embedding, and to the output layer."""
+
+    token_ids: Mapping[str, Any]
+    """Special tokens of its config.json."""
+
+    text: str
+    """The content of `model.yaml`."""
+
+
+def from_hugging_face(
+    source: Path,
+    output: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    seq_length: int | None = None,
+    vocab_padding: int = 128,
+    progress: Progress = lambda done, total: None,
+) -> Imported:
+    """Write a Hugging Face model as a checkpoint, with `model.yaml` in it.
+
+    Rows that the vocabulary's padding adds are zeros: no token has those ids, and the output layer
+    gives them the logit 0.
+
+    Args:
+        source: a folder with config.json and safetensors.
+        output: the checkpoint's folder to be; must not exist, or be empty.
+        dtype: of the weights; None: as they are. Master weights are fp32.
+        seq_length: tokens per sequence to train with; None: as many as the model has positions.
+        vocab_padding: the multiple of embedding rows to have.
+        progress: told how far it is.
+
+    Raises:
+        CheckpointError: the folder cannot be converted, or the output cannot be written.
+    """
+    file = source / "config.json"
+    found = read_config(read_json(file), file, seq_length=seq_length, vocab_padding=vocab_padding)
+    shape = model_shape(found.model, found.layers)
+    reader = SafetensorsReader(source)
+    stored_as = layout_of(found.family, _as_stored(shape, reader), reader.keys())
+    check(reader, stored_as, str(source), ignored=lambda key: is_needless(found.family, shape, key))
+    tensors = Converted(reader, stored_as, megatron_layout(shape))
+    keys = list(tensors.keys())
+    sizes = {key: torch.Size(tensors.shape(key)).numel() for key in keys}
+    needed = sum(
+        count * ((dtype or tensors.dtype(key)).itemsize + 4) for key, count in sizes.items()
+    )
+    text = _model_yaml(source, found.model, found.layers, found.token_ids)
+    temporary = new_folder(output, needed)
+    try:
+        store = CheckpointStore(folder=temporary, keep=1)
+        partial = store.begin(0)
+        write_checkpoint(
+            tensors, partial, dtype=dtype, progress=lambda done: progress(done, len(keys))
+        )
+        (partial / MODEL_FILE).write_text(text, encoding="utf-8")
+        state = {
+            "config": {
+                "model": dataclasses.asdict(found.model), "stages": [{"layers": found.layers}],
+            },
+            "train": {"step": 0, "stage": 0},
+            "imported": {"family": found.family, "token_ids": dict(found.token_ids)},
+        }  # fmt: skip
+        publish_folder(store.commit(partial, 0, state), output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    padding = shape.padded_vocab_size - shape.vocab_size
+    tables = 1 if shape.tie_embeddings else 2
+    return Imported(
+        family=found.family, model=found.model, layers=found.layers,
+        parameters=sum(sizes.values()) - tables * padding * shape.hidden_size,
+        padding=padding, token_ids=found.token_ids, text=text,
+    )  # fmt: skip
+
+
+def _as_stored(shape: ModelShape, reader: SafetensorsReader) -> ModelShape:
+    """The model as the folder has it: no padding, and all learned positions."""
+    stored = cut_shape(shape)
+    if shape.style == "llama":
+        return stored
+    for key in reader.keys():  # noqa: SIM118 - no mapping
+        if key.endswith("wpe.weight"):
+            positions = max(reader.shape(key)[0], shape.seq_length)
+            return dataclasses.replace(stored, seq_length=positions)
+    return stored
+
+
+def model_section(model: ModelConfig) -> dict[str, Any]:
+    """The keys of a model that are not the defaults; `init`, which is of no use, is left out."""
+    given = {entry.name: entry.default for entry in dataclasses.fields(model)}
+    values = {name: getattr(model, name) for name in given if name != "init"}
+    return {name: value for name, value in values.items() if value != given[name]}
+
+
+def _model_yaml(source: Path, model: ModelConfig, layers: int, token_ids: Mapping[str, Any]) -> str:
+    named = ", ".join(f"{key} {value}" for key, value in token_ids.items() if value is not None)
+    section = yaml.safe_dump({"model": model_section(model)}, sort_keys=False)
+    return (
+        f"# {source.resolve().name}: {layers} layers, which is `layers` of the first stage.\n"
+        f"# Special tokens: {named or 'none named'}. Bucket the data with its own tokenizer.\n"
+        f"{section}"
+    )

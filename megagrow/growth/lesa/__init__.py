@@ -1,0 +1,1 @@
+"""LESA: weights of new layers, predicted from those of their neighbours (arXiv 2502.13794)."""

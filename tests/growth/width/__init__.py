@@ -1,0 +1,1 @@
+"""Tests of megagrow.growth.width."""
