@@ -79,8 +79,8 @@ def tear_down() -> None:
     while mine:
         dist.destroy_process_group(mine.pop())
     parallel_state.destroy_model_parallel()
-    # What megatron-core forgets to forget (0.16.1): two names, and every rotary embedding there ever
-    # was, in a cache, each with the group it was made for.
+    # What megatron-core forgets to forget (0.16.1): two names, and in a cache every rotary
+    # embedding there ever was, each with the group it was made for.
     parallel_state._INTRA_PARTIAL_DATA_PARALLEL_GROUP_WITH_CP = None
     parallel_state._INTRA_PARTIAL_DATA_PARALLEL_GROUP_WITH_CP_GLOO = None
     getattr(RotaryEmbedding.forward, "cache_clear", int)()

@@ -222,7 +222,7 @@ def test_schedule_carried_over_is_named_where_it_stands(base: str, load_text: Lo
         ("model.hiden_size=5", "model.hiden_size", "did you mean `hidden_size`?"),
         ("model.num_attention_heads=6", "model.num_attention_heads", "nearest: 4"),
         ("stages.large.tokens=many", "stages.1.tokens", "'many' is not a number of tokens"),
-        ("stages.2.layers=2", "stages.2.layers", "only the operator `first`"),
+        ("stages.1.transition.noise=2", "stages.1.transition.noise", "a share from 0 to 1"),
         ("parallel.pipeline=4", "parallel.pipeline (for stages.0)", "cannot fill 4 pipeline"),
         ("batch={global_size: 9, micro_size: 2}", "batch.global_size (for stages.0)", "nearest: 8"),
         ("stages.0.mixture={esy: 1}", "stages.0.mixture.esy", "did you mean `easy`?"),
