@@ -14,9 +14,9 @@ allocate for a moment. Leave a tenth of the device free on top.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,37 @@ class MemoryModel:
             )
             result.append(self.rank(rank, held))
         return tuple(result)
+
+    def ranks_of(
+        self, layout: Sequence[int], trained: Collection[int], *, head: bool
+    ) -> tuple[RankMemory, ...]:
+        """The estimate where only some layers are trained, activations as if all were.
+
+        Frozen weights have no gradients and no optimizer state.
+
+        Args:
+            layout: as for `ranks`.
+            trained: layers (from 0) that are trained.
+            head: whether final norm and output layer are.
+        """
+        weights, pipeline = self.layer_parameters(), self.parallel.pipeline
+        starts = [0, *accumulate(layout)]
+        chunks = [range(start, end) for start, end in pairwise(starts)]
+        found = []
+        for rank in self.ranks(layout):
+            own = (layer for chunk in chunks[rank.pipeline_rank :: pipeline] for layer in chunk)
+            count = sum(weights[layer] for layer in own if layer in trained)
+            if head and rank.pipeline_rank == pipeline - 1:
+                table = self.shape.padded_vocab_size // self.parallel.tensor
+                count += parameters(self.shape).final_norm + table * self.shape.hidden_size
+            found.append(
+                replace(
+                    rank,
+                    gradients=rank.gradients * count // rank.parameters,
+                    optimizer=rank.optimizer * count // rank.parameters,
+                )
+            )
+        return tuple(found)
 
     def layer_parameters(self) -> list[int]:
         """Weights of each layer, on one tensor-parallel rank."""

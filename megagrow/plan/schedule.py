@@ -6,7 +6,7 @@ The trainer follows the same plan that `--plan` prints. Pure Python: no torch, n
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from megagrow.config.schema import ParallelConfig, RunConfig, StageConfig
@@ -311,7 +311,7 @@ def _plan_stage(
         first_token=previous.end_token if previous else 0,
         first_flops=previous.end_flops if previous else 0,
         flops_per_token=_flops(stage, shape, added),
-        memory=memory.ranks(splits[-1].layout),
+        memory=_memory(memory, splits[-1].layout, stage, added),
         growth=growth,
         added=added,
         timing=_timing(config, index, shape),
@@ -336,6 +336,14 @@ def _placement(stage: StagePlan) -> tuple[ParallelConfig, tuple[int, ...], str]:
         layers_per_chunk=plain.layers_per_chunk,
     )
     return found, stage.layout, stage.config.trainable
+
+
+def _memory(
+    memory: MemoryModel, layout: Sequence[int], stage: StageConfig, added: frozenset[int]
+) -> tuple[RankMemory, ...]:
+    if stage.trainable == "all":
+        return memory.ranks(layout)
+    return memory.ranks_of(layout, added, head=stage.trainable == "new_and_head")
 
 
 def _flops(stage: StageConfig, shape: ModelShape, added: frozenset[int]) -> TrainFlops:

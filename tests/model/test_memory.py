@@ -89,6 +89,23 @@ def test_bytes_per_parameter() -> None:
     assert rank.total == 16 * count + rank.activations + rank.logits
 
 
+def test_frozen_weights_have_no_gradients_and_no_optimizer_state() -> None:
+    shape = shape_of()
+    memory = MemoryModel(
+        shape=shape,
+        parallel=ParallelConfig(pipeline=2),
+        batch=BatchConfig(global_size=16, micro_size=2),
+        data_parallel=1,
+    )
+    layer = parameters(shape).layers[0]
+    first, last = memory.ranks_of((2, 2), {2}, head=False)
+    assert (first.gradients, first.optimizer) == (0, 0)
+    assert (last.gradients, last.optimizer) == (4 * layer, 12 * layer)
+    everything = memory.ranks((2, 2))
+    assert (first.weights, last.weights) == tuple(rank.weights for rank in everything)
+    assert memory.ranks_of((2, 2), {2, 3}, head=True)[1] == everything[1]
+
+
 def test_bf16_gradients_are_copied_to_fp32_for_the_update() -> None:
     count = parameters(shape_of()).total
     (rank,) = estimate(shape_of(), grad_reduce_in_fp32=False)
