@@ -33,7 +33,8 @@ Rows that pad the vocabulary are cut off. Models of the style llama become a lla
 qwen2, with qk_norm a qwen3; --family mistral is a llama by another name.
 
 from-hf takes a folder with config.json and *.safetensors (never pickles, *.bin) and writes a
-checkpoint to begin a run from, with the `model:` section of its YAML file in model.yaml:
+checkpoint to begin a run from (initialise_from: checkpoints/NAME), with the `model:` section of its
+YAML file in model.yaml:
   hf download Qwen/Qwen3-0.6B --local-dir qwen3
   python tools/convert_checkpoint.py from-hf qwen3 --output checkpoints/qwen3 --seq-length 4096
 Rows that pad the vocabulary are zeros. Both work tensor by tensor: what is in memory is at most one

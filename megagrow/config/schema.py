@@ -400,6 +400,10 @@ class RunConfig:
     seed: int = 1234
     """Seed of initialisation, data order and dropout."""
 
+    initialise_from: str | None = None
+    """A checkpoint, or the folder of a run, whose weights the first stage begins with, for example
+    what `tools/convert_checkpoint.py from-hf` made; unset: drawn."""
+
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of weights and activations; the optimizer always works in fp32."""
 

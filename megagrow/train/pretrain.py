@@ -20,6 +20,7 @@ from megagrow.runtime import device, failure, processes
 from megagrow.train.data import open_data
 from megagrow.train.engine import Engine, build_engine
 from megagrow.train.identity import check_identity
+from megagrow.train.initial_weights import read_initial_weights
 from megagrow.train.learning_rate import learning_rates
 from megagrow.train.loop import train
 from megagrow.train.metrics import MetricsWriter
@@ -153,8 +154,11 @@ def _begin(run: Run, checkpoint: Path | None) -> tuple[Engine, TrainState]:
     if growth_bytes is not None:
         through_checkpoint.check_scratch(run.scratch, needed_bytes=growth_bytes)
     _record_run(run, state)
-    engine = build_engine(run.config, run.stage(state), draws=lambda _: checkpoint is None)
-    if checkpoint is not None:
+    drawn = checkpoint is None and run.config.initialise_from is None
+    engine = build_engine(run.config, run.stage(state), draws=lambda _: drawn)
+    if checkpoint is None:
+        read_initial_weights(run, engine, run.stage(state))
+    else:
         with guarded(checkpoint, "loading", MEND):
             sharded.load(engine.trained(state.updates), checkpoint)
         run.record("resume", state, path=str(checkpoint))
