@@ -30,10 +30,11 @@ Progress = Callable[[int, int], None]
 """Told how many tensors are done, and of how many."""
 
 _MEND = "Give another checkpoint of the run: older ones lie beside it."
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
+"""What a tokenizer of transformers may be made of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +119,7 @@ def to_hugging_face(
             progress(done, len(keys))
         text = json.dumps(document, indent=2) + "\n"
         (writer.folder / "config.json").write_text(text, encoding="utf-8")
-        files = () if tokenizer is None else _copy_tokenizer(tokenizer, writer.folder)
+        files = () if tokenizer is None else copy_tokenizer(tokenizer, writer.folder)
     return Exported(
         checkpoint=checkpoint, family=family, tensors=len(keys), parameters=sum(sizes.values()),
         tokenizer_files=files, token_ids=named,
@@ -208,17 +209,22 @@ def _token_ids(tokenizer: Path | None, shape: ModelShape) -> dict[str, int | Non
     return found
 
 
-def _copy_tokenizer(tokenizer: Path, folder: Path) -> tuple[str, ...]:
+def copy_tokenizer(tokenizer: Path, folder: Path) -> tuple[str, ...]:
+    """Copies a tokenizer's files into a folder; their names.
+
+    Raises:
+        CheckpointError: there are none.
+    """
     if tokenizer.is_file():
         shutil.copyfile(tokenizer, folder / "tokenizer.json")
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
         text = json.dumps(settings, indent=2) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
         return ("tokenizer.json", "tokenizer_config.json")
-    names = tuple(name for name in _TOKENIZER_FILES if (tokenizer / name).is_file())
+    names = tuple(name for name in TOKENIZER_FILES if (tokenizer / name).is_file())
     if not names:
         raise CheckpointError(
-            f"{tokenizer} holds no tokenizer: none of {', '.join(_TOKENIZER_FILES)} is there."
+            f"{tokenizer} holds no tokenizer: none of {', '.join(TOKENIZER_FILES)} is there."
         )
     for name in names:
         shutil.copyfile(tokenizer / name, folder / name)

@@ -17,7 +17,7 @@ from megagrow.config.schema import ModelConfig
 from megagrow.conversion.distributed import write_checkpoint
 from megagrow.conversion.exporting import Progress, cut_shape
 from megagrow.conversion.families import is_needless, layout_of, read_config
-from megagrow.conversion.layout import Converted, check
+from megagrow.conversion.layout import Converted, TensorSource, check
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.conversion.safetensors_folder import (
     SafetensorsReader,
@@ -86,15 +86,57 @@ def from_hugging_face(
     found = read_config(read_json(file), file, seq_length=seq_length, vocab_padding=vocab_padding)
     shape = model_shape(found.model, found.layers)
     reader = SafetensorsReader(source)
-    stored_as = layout_of(found.family, _as_stored(shape, reader), reader.keys())
+    stored_as = layout_of(found.family, as_stored(shape, reader), reader.keys())
     check(reader, stored_as, str(source), ignored=lambda key: is_needless(found.family, shape, key))
     tensors = Converted(reader, stored_as, megatron_layout(shape))
+    text = model_yaml(source, found.model, found.layers, found.token_ids)
+    origin = {"family": found.family, "token_ids": dict(found.token_ids)}
+    parameters = publish_weights(
+        tensors, output, found.model, found.layers, text, origin, dtype=dtype, progress=progress
+    )
+    padding = shape.padded_vocab_size - shape.vocab_size
+    tables = 1 if shape.tie_embeddings else 2
+    return Imported(
+        family=found.family, model=found.model, layers=found.layers,
+        parameters=parameters - tables * padding * shape.hidden_size,
+        padding=padding, token_ids=found.token_ids, text=text,
+    )  # fmt: skip
+
+
+def publish_weights(
+    tensors: TensorSource,
+    output: Path,
+    model: ModelConfig,
+    layers: int,
+    text: str,
+    origin: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Writes weights as a checkpoint to begin a run from; the folder appears when it is complete.
+
+    Args:
+        tensors: under megatron-core's keys.
+        output: the checkpoint's folder to be; must not exist, or be empty.
+        model: what they are the weights of.
+        layers: its depth.
+        text: content of its `model.yaml`.
+        origin: where they are from, for `state.json`.
+        dtype: of the weights; None: as they are. Master weights are fp32.
+        progress: told how far it is.
+
+    Returns:
+        How many weights there are, padding included.
+
+    Raises:
+        CheckpointError: the output cannot be written.
+    """
     keys = list(tensors.keys())
     sizes = {key: torch.Size(tensors.shape(key)).numel() for key in keys}
     needed = sum(
         count * ((dtype or tensors.dtype(key)).itemsize + 4) for key, count in sizes.items()
     )
-    text = _model_yaml(source, found.model, found.layers, found.token_ids)
     temporary = new_folder(output, needed)
     try:
         store = CheckpointStore(folder=temporary, keep=1)
@@ -104,25 +146,17 @@ def from_hugging_face(
         )
         (partial / MODEL_FILE).write_text(text, encoding="utf-8")
         state = {
-            "config": {
-                "model": dataclasses.asdict(found.model), "stages": [{"layers": found.layers}],
-            },
+            "config": {"model": dataclasses.asdict(model), "stages": [{"layers": layers}]},
             "train": {"step": 0, "stage": 0},
-            "imported": {"family": found.family, "token_ids": dict(found.token_ids)},
-        }  # fmt: skip
+            "imported": dict(origin),
+        }
         publish_folder(store.commit(partial, 0, state), output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    padding = shape.padded_vocab_size - shape.vocab_size
-    tables = 1 if shape.tie_embeddings else 2
-    return Imported(
-        family=found.family, model=found.model, layers=found.layers,
-        parameters=sum(sizes.values()) - tables * padding * shape.hidden_size,
-        padding=padding, token_ids=found.token_ids, text=text,
-    )  # fmt: skip
+    return sum(sizes.values())
 
 
-def _as_stored(shape: ModelShape, reader: SafetensorsReader) -> ModelShape:
+def as_stored(shape: ModelShape, reader: SafetensorsReader) -> ModelShape:
     """The model as the folder has it: no padding, and all learned positions."""
     stored = cut_shape(shape)
     if shape.style == "llama":
@@ -141,7 +175,8 @@ def model_section(model: ModelConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != given[name]}
 
 
-def _model_yaml(source: Path, model: ModelConfig, layers: int, token_ids: Mapping[str, Any]) -> str:
+def model_yaml(source: Path, model: ModelConfig, layers: int, token_ids: Mapping[str, Any]) -> str:
+    """The content of `model.yaml`: the section of a run's file that fits the weights."""
     named = ", ".join(f"{key} {value}" for key, value in token_ids.items() if value is not None)
     section = yaml.safe_dump({"model": model_section(model)}, sort_keys=False)
     return (

@@ -45,7 +45,7 @@ def adjust(
         if layer_of(key) in growth.zeroed and is_residual_output(key):
             weight.zero_()
         elif growth.noise:
-            _mix_noise(owned, weight, growth.noise, noise_std(key, shape), seed_of(key))
+            mix_noise(owned, weight, growth.noise, noise_std(key, shape), seed_of(key))
     for kind, factor in zip(("exp_avg", "exp_avg_sq"), moments.scale, strict=True):
         if factor != 1 and moments.kept:
             for moment in shards.tensors[kind]:  # type: ignore[index]
@@ -66,8 +66,18 @@ def noise_std(key: str, shape: ModelShape) -> float:
     return math.sqrt(2 / (5 * shape.hidden_size))
 
 
-def _mix_noise(owned: Owned, weight: torch.Tensor, share: float, std: float, seed: int) -> None:
-    """(1 - share) W + share e; the counter of an element is its row and column in the tensor."""
+def mix_noise(owned: Owned, weight: torch.Tensor, share: float, std: float, seed: int) -> None:
+    """Makes a run of elements (1 - share) W + share e, in place, computed in fp32.
+
+    The counter of an element of e is its row and column in the whole tensor.
+
+    Args:
+        owned: which elements `weight` is.
+        weight: [n] flat.
+        share: of the noise, from 0 to 1.
+        std: its standard deviation; 0 leaves the weights as they are.
+        seed: of the tensor's noise.
+    """
     if std == 0:
         return
     columns = owned.block.columns

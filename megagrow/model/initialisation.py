@@ -96,17 +96,37 @@ def standard_deviation(
     return math.sqrt(2 / (5 * width))
 
 
+def first_values(
+    key: str,
+    size: Sequence[int],
+    shape: ModelShape,
+    init: InitConfig,
+    seed: int,
+    device: torch.device | None = None,
+) -> torch.Tensor:
+    """A tensor as a new model begins with it, whole, in fp32.
+
+    Args:
+        key: Its checkpoint key.
+        size: Its shape, unsplit.
+        shape: The whole model.
+        init: Scheme and standard deviation.
+        seed: The run's seed.
+        device: Where to draw; CPU and GPU generators differ.
+    """
+    full = torch.empty(tuple(size), dtype=torch.float32, device=device)
+    std = standard_deviation(key, size, shape, init)
+    if std is None:
+        # Norm gains are "...norm.weight", "...layer_norm_weight"; all other vectors are biases.
+        return full.fill_(1.0 if key.endswith("weight") else 0.0)
+    generator = torch.Generator(full.device).manual_seed(seeds.seed_for(seed, key))
+    return full.normal_(0.0, std, generator=generator)
+
+
 @torch.no_grad()
 def _draw(tensor: ShardedTensor, shape: ModelShape, init: InitConfig, seed: int) -> None:
     local = tensor.data
-    std = standard_deviation(tensor.key, tensor.global_shape, shape, init)
-    if std is None:
-        # Norm gains are "...norm.weight", "...layer_norm_weight"; all other vectors are biases.
-        local.fill_(1.0 if tensor.key.endswith("weight") else 0.0)
-        return
-    generator = torch.Generator(local.device).manual_seed(seeds.seed_for(seed, tensor.key))
-    full = torch.empty(tensor.global_shape, dtype=torch.float32, device=local.device)
-    full.normal_(0.0, std, generator=generator)
+    full = first_values(tensor.key, tensor.global_shape, shape, init, seed, local.device)
     part = tuple(
         slice(offset, offset + size)
         for offset, size in zip(tensor.global_offset, local.shape, strict=True)

@@ -13,6 +13,7 @@ from megagrow.checkpoint import sharded
 from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.config import RunConfig
 from megagrow.growth.keys import layer_of
+from megagrow.growth.seeds import draw_seed
 from megagrow.model.build import build_model, build_optimizer, wrap_ddp
 from megagrow.model.initialisation import initialise
 from megagrow.model.mask import ResidualMask
@@ -83,8 +84,7 @@ def build_engine(config: RunConfig, stage: StagePlan, *, draws: Callable[[str], 
     )
     seeds.seed_step(config.seed, 0)
     models = build_model(stage.shape, config.model, parallel, config.precision, stage.layout)
-    # A layer drawn in a growth is not what the layer of its number was at the start.
-    seed = seeds.seed_for(config.seed, f"stage {stage.index}") if stage.index else config.seed
+    seed = draw_seed(config.seed, stage.index)
     initialise(models, stage.shape, config.model.init, seed, draws)
     freeze(models, stage.trains)
     lowest = stage.lowest_trained_layer

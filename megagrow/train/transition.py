@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from megagrow.growth.in_memory import BuiltModel
 from megagrow.growth.keys import Source, layer_of, moment_source, weight_source
 from megagrow.growth.moments import moment_policy
 from megagrow.growth.plan import GrowthPlan
+from megagrow.growth.seeds import noise_seed
 from megagrow.pipeline.redistribution.shards import Shards, publish, shards_of
 from megagrow.plan.schedule import StagePlan, rebuilds
-from megagrow.runtime import seeds
 from megagrow.train.engine import Engine, build_engine
 from megagrow.train.run import Run
 from megagrow.train.state import TrainState
@@ -64,7 +63,7 @@ def _rebuild(
         return BuiltModel(model=built[0].trained(after.updates), wrapped=built[0].chunks)
 
     def adjust(shards: Shards) -> None:
-        adjust_shards(shards, growth, policy, new.shape, _noise_seed(run.config.seed, new.index))
+        adjust_shards(shards, growth, policy, new.shape, noise_seed(run.config.seed, new.index))
 
     if transition.through == "memory":
         cost = in_memory.grow(
@@ -109,10 +108,6 @@ def _moments(old: StagePlan, source: Source | None) -> Source | None:
         return found if found is not None and old.trains(found) else None
 
     return trained
-
-
-def _noise_seed(seed: int, stage: int) -> Callable[[str], int]:
-    return lambda key: seeds.seed_for(seed, f"noise before stage {stage}: {key}")
 
 
 def _transition(stage: StagePlan) -> tuple[TransitionConfig, GrowthPlan]:

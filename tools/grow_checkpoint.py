@@ -1,0 +1,193 @@
+"""Grow a model on disk: a checkpoint of ours, or a Hugging Face folder, into one of its kind.
+
+python tools/grow_checkpoint.py MODEL --layers 48 --operator overlap --output DIR
+python tools/grow_checkpoint.py MODEL --layers 48 --operator overlap --dry-run
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megagrow.config.schema import ModelConfig, TransitionConfig
+from megagrow.errors import MegagrowError
+from megagrow.growth import depth
+from megagrow.growth.on_disk import StoredModel, grow_model, open_model
+from megagrow.growth.plan import GrowthPlan
+from megagrow.growth.width.draws import Draws
+from megagrow.growth.width.operator import OPERATORS, WidthOperator, width_operator
+from megagrow.model.flops import parameters
+from megagrow.model.shape import model_shape
+from megagrow.plan import text
+from megagrow.shards.live_line import LiveLine
+from megagrow.units import format_count
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+EPILOG = """\
+operators in depth (what each does: docs/operators.md):
+  stack, interleave        the whole model, or every layer, several times
+  append, middle, overlap  the top, the middle, or two overlapping copies (SOLAR)
+  expand                   copies whose outputs are zero, evenly spread (LLaMA-Pro)
+  pattern                  as written: --pattern 12-345x7-6
+  random                   drawn layers at --insert, or at --positions
+  first                    only the first layers (Inheritune)
+
+in width, after the depth (--width, with the new sizes): split, zero, random, hyperclone, double,
+rms_preserving. hyperclone and double keep the model's function.
+
+  python tools/grow_checkpoint.py Llama-3-8B --layers 48 --operator overlap --output solar
+  python tools/grow_checkpoint.py runs/small --layers 24 --output grown
+  python tools/grow_checkpoint.py gpt2 --width hyperclone --hidden-size 1536 --heads 24 \\
+      --ffn-hidden-size 6144 --output gpt2-wide
+
+A Hugging Face folder gives one with config.json and the tokenizer's files; a checkpoint gives one
+to begin a run from (initialise_from: DIR), with its `model:` section in model.yaml, and no moments.
+It works tensor by tensor: in memory is at most one tensor, or one output file of 2 GB.
+
+exit codes: 0 done; 2 arguments or a model that cannot be used, and nothing was written; 130
+interrupted, and nothing was written.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Grow a model on disk in depth, in width, or both.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", type=Path, metavar="MODEL", help="a Hugging Face folder, a run or a checkpoint")
+    add("--output", type=Path, metavar="DIR", help="folder to write")
+    add("--dry-run", action="store_true", help="print what would be done; write nothing")
+    add("--layers", type=int, metavar="N", help="new depth (default: as it is)")
+    names = [name for name in depth.OPERATORS if name != "none"]
+    add("--operator", choices=names, default="stack", help="default: stack")
+    add("--pattern", metavar="PATTERN", help="of the operator pattern")
+    add("--insert", choices=("top", "middle", "bottom"), default="top", help="of random")
+    add("--positions", type=int, nargs="+", metavar="N", help="of random: places in the new model")
+    add("--zero", action="store_true", help="new layers begin with outputs of zero")
+    add("--noise", type=float, default=0.0, metavar="SHARE", help="(1 - a) W + a e (default: 0)")
+    add("--width", choices=sorted(OPERATORS), help="operator in width")
+    add("--hidden-size", type=int, metavar="N", help="new hidden size")
+    add("--heads", type=int, metavar="N", help="new number of query heads")
+    add("--groups", type=int, metavar="N", help="new number of key/value heads")
+    add("--ffn-hidden-size", type=int, metavar="N", help="new FFN width")
+    add("--seed", type=int, default=1234, help="of what is drawn (default: 1234)")
+    add("--dtype", choices=sorted(DTYPES), help="dtype of the weights (default: as they are)")
+    add("--no-verify", action="store_true", help="do not check a checkpoint's checksums first")
+    add("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code that its help lists."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.output is None and not options.dry_run:
+        parser.error("name the folder to write with --output, or look first with --dry-run")
+    line = LiveLine(quiet=options.quiet)
+    line.begin()
+    try:
+        _grow(options, line)
+    except MegagrowError as error:
+        line.end()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        line.end()
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _grow(options: argparse.Namespace, line: LiveLine) -> None:
+    old = open_model(options.source, verify=not options.no_verify and not options.dry_run)
+    plan = _plan(options, old.layers)
+    model = _model(options, old)
+    width = _width(options)
+    _say(old, plan, model)
+    if options.dry_run:
+        if width is not None:
+            width.check(
+                model_shape(old.model, plan.new_layers), model_shape(model, plan.new_layers)
+            )
+        return
+    grow_model(
+        old,
+        options.output,
+        plan,
+        model,
+        width=width,
+        seed=options.seed,
+        dtype=DTYPES.get(options.dtype),
+        progress=lambda done, total: line.show(lambda: f"tensor {done} of {total}"),
+    )
+    line.end()
+    print(f"wrote {options.output}")
+
+
+def _plan(options: argparse.Namespace, layers: int) -> GrowthPlan:
+    wanted = options.layers or layers
+    transition = TransitionConfig(
+        operator="none" if wanted == layers else options.operator,
+        pattern=options.pattern,
+        insert=options.insert,
+        positions=None if options.positions is None else tuple(options.positions),
+        new_output="zero" if options.zero else "copy",
+        noise=options.noise,
+        optimizer="reset",
+        learning_rate="restart",
+    )
+    return depth.plan_growth(transition, layers, wanted)
+
+
+def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
+    """The new widths; what a new size would change unasked stays as it is."""
+    layer = old.shape.layers[0]
+    given: dict[str, Any] = {
+        "hidden_size": options.hidden_size,
+        "num_attention_heads": options.heads,
+        "num_query_groups": options.groups or layer.num_query_groups,
+        "ffn_hidden_size": options.ffn_hidden_size or layer.ffn_hidden_size,
+        "kv_channels": layer.kv_channels,
+    }
+    return replace(old.model, **{key: value for key, value in given.items() if value is not None})
+
+
+def _width(options: argparse.Namespace) -> WidthOperator | None:
+    sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
+    if options.width is None:
+        if any(size is not None for size in sizes):
+            raise MegagrowError("new sizes need an operator in width: add --width")
+        return None
+    return width_operator(options.width, Draws(seed=options.seed))
+
+
+def _say(old: StoredModel, plan: GrowthPlan, model: ModelConfig) -> None:
+    before, after = old.shape, model_shape(model, plan.new_layers)
+    total = format_count(parameters(after).total)
+    print(f"{old.folder}: {old.family or 'checkpoint'}, {format_count(parameters(before).total)}")
+    print(f"layers {plan.old_layers} -> {plan.new_layers} ({plan.operator}), {total} parameters")
+    if plan.operator != "none":
+        print(f"from old layers: {text.layer_map(plan.layer_map)}")
+        print(f"connection rate Rc: {plan.connection_rate:.1%}")
+        added = sorted(plan.added)
+        print(f"new: {', '.join(map(str, added)) or 'none'}{' (zero)' if plan.zeroed else ''}")
+    if model.hidden_size != before.hidden_size or model != old.model:
+        print(
+            f"hidden {before.hidden_size} -> {after.hidden_size}, heads "
+            f"{before.layers[0].num_attention_heads} -> {after.layers[0].num_attention_heads}, FFN "
+            f"{before.layers[0].ffn_hidden_size} -> {after.layers[0].ffn_hidden_size}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
