@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ import torch
 from megagrow.config.schema import ModelConfig, TransitionConfig
 from megagrow.errors import MegagrowError
 from megagrow.growth import depth
+from megagrow.growth.lesa.layers import PredictedLayers
+from megagrow.growth.lesa.predictor import check_layers
+from megagrow.growth.lesa.settings import PRESETS, LesaSettings
 from megagrow.growth.on_disk import StoredModel, grow_model, open_model
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.width.draws import Draws
 from megagrow.growth.width.operator import OPERATORS, WidthOperator, width_operator
 from megagrow.model.flops import parameters
 from megagrow.model.shape import model_shape
+from megagrow.model.tensors import Role
 from megagrow.plan import text
 from megagrow.shards.live_line import LiveLine
 from megagrow.units import format_count
@@ -38,6 +43,7 @@ operators in depth (what each does: docs/operators.md):
   pattern                  as written: --pattern 12-345x7-6
   random                   drawn layers at --insert, or at --positions
   first                    only the first layers (Inheritune)
+  lesa                     new layers between the last pairs of neighbours, predicted from them
 
 in width, after the depth (--width, with the new sizes): split, zero, random, hyperclone, double,
 rms_preserving. hyperclone and double keep the model's function.
@@ -68,13 +74,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="DIR", help="folder to write")
     add("--dry-run", action="store_true", help="print what would be done; write nothing")
     add("--layers", type=int, metavar="N", help="new depth (default: as it is)")
-    names = [name for name in depth.OPERATORS if name != "none"]
+    names = [*(name for name in depth.OPERATORS if name != "none"), "lesa"]
     add("--operator", choices=names, default="stack", help="default: stack")
     add("--pattern", metavar="PATTERN", help="of the operator pattern")
     add("--insert", choices=("top", "middle", "bottom"), default="top", help="of random")
     add("--positions", type=int, nargs="+", metavar="N", help="of random: places in the new model")
     add("--zero", action="store_true", help="new layers begin with outputs of zero")
     add("--noise", type=float, default=0.0, metavar="SHARE", help="(1 - a) W + a e (default: 0)")
+    add("--preset", choices=sorted(PRESETS), default="notebook", help="of lesa (default: notebook)")
+    add("--epochs", type=int, metavar="N", help="of lesa, instead of the preset's")
+    add("--norms", choices=("nearest", "first"), default="nearest", help="norms of lesa's layers")
     add("--width", choices=sorted(OPERATORS), help="operator in width")
     add("--hidden-size", type=int, metavar="N", help="new hidden size")
     add("--heads", type=int, metavar="N", help="new number of query heads")
@@ -110,7 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _grow(options: argparse.Namespace, line: LiveLine) -> None:
     old = open_model(options.source, verify=not options.no_verify and not options.dry_run)
-    plan = _plan(options, old.layers)
+    left_of: dict[int, int] = {}
+    if options.operator == "lesa":
+        check_layers(old.layers)
+        plan, left_of = depth.between(old.layers, options.layers or old.layers)
+    else:
+        plan = _plan(options, old.layers)
     model = _model(options, old)
     width = _width(options)
     _say(old, plan, model)
@@ -120,18 +134,44 @@ def _grow(options: argparse.Namespace, line: LiveLine) -> None:
                 model_shape(old.model, plan.new_layers), model_shape(model, plan.new_layers)
             )
         return
-    grow_model(
-        old,
-        options.output,
-        plan,
-        model,
-        width=width,
-        seed=options.seed,
-        dtype=DTYPES.get(options.dtype),
-        progress=lambda done, total: line.show(lambda: f"tensor {done} of {total}"),
-    )
+    with tempfile.TemporaryDirectory(dir=_existing(options.output), prefix=".lesa-") as folder:
+        lesa = None
+        if left_of:
+            lesa = PredictedLayers(
+                old.tensors, old.shape, left_of, _settings(options), Path(folder), _told(line)
+            )
+        grow_model(
+            old,
+            options.output,
+            plan,
+            model,
+            width=width,
+            predicted=lesa or (lambda name: None),
+            norms_of=0 if left_of and options.norms == "first" else None,
+            seed=options.seed,
+            dtype=DTYPES.get(options.dtype),
+            progress=lambda done, total: line.show(lambda: f"tensor {done} of {total}"),
+        )
     line.end()
+    for kind, report in (lesa.reports if lesa else {}).items():
+        loss = "none" if report.final_loss is None else f"{report.final_loss:.3g}"
+        ratios = ", ".join(f"{ratio:.2f}" for ratio in report.norm_ratios)
+        print(f"{kind.value}: loss {loss}, norms over their neighbours' {ratios}")
     print(f"wrote {options.output}")
+
+
+def _existing(output: Path) -> Path:
+    """The nearest folder above that there is, which is on the same disk."""
+    return next(folder for folder in output.resolve().parents if folder.is_dir())
+
+
+def _settings(options: argparse.Namespace) -> LesaSettings:
+    settings = replace(PRESETS[options.preset], seed=options.seed)
+    return settings if options.epochs is None else replace(settings, epochs=options.epochs)
+
+
+def _told(line: LiveLine) -> Callable[[Role, str, float], None]:
+    return lambda kind, phase, share: line.show(lambda: f"{kind.value}: {phase} {share:.0%}")
 
 
 def _plan(options: argparse.Namespace, layers: int) -> GrowthPlan:

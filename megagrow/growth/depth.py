@@ -123,6 +123,34 @@ def first(old: int, new: int, _: TransitionConfig) -> LayerMap:
     return list(range(new))
 
 
+def between(old: int, new: int) -> tuple[GrowthPlan, dict[int, int]]:
+    """LESA: a new layer between each of the last pairs of neighbours (arXiv 2502.13794).
+
+    32 -> 48 expands the pairs (15, 16) to (30, 31), as in the authors' notebook.
+
+    Returns:
+        The plan, in which a new layer is a copy of the one before it, for what is not predicted;
+        and for every new layer the old one before it.
+
+    Raises:
+        ConfigError: there are not as many pairs.
+    """
+    if not old < new < 2 * old:
+        raise ConfigError(
+            f"lesa makes {old + 1} to {2 * old - 1} layers of {old}, not {new}; nearest: "
+            f"{min(max(new, old + 1), 2 * old - 1)}"
+        )
+    first = 2 * old - 1 - new
+    layer_map: LayerMap = []
+    left_of: dict[int, int] = {}
+    for layer in range(old):
+        layer_map.append(layer)
+        if first <= layer < old - 1:
+            left_of[len(layer_map)] = layer
+            layer_map.append(layer)
+    return copy_plan("lesa", old, layer_map), left_of
+
+
 OPERATORS: Mapping[str, Callable[[int, int, TransitionConfig], LayerMap]] = MappingProxyType(
     {
         operator.__name__: operator

@@ -17,6 +17,7 @@ from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.width.operator import WidthOperator
 from megagrow.model.initialisation import first_values
 from megagrow.model.shape import ModelShape
+from megagrow.model.tensors import TensorName
 from megagrow.pipeline.redistribution.ownership import Block, Owned
 
 
@@ -35,6 +36,9 @@ class GrownTensors:
         draw_seed: seed of drawn layers.
         noise_seed: seed of a tensor's noise, by its key.
         width: how tensors get wider; None: they do not.
+        predicted: a tensor of the deeper model that is not what `growth` makes of it; None: it is.
+        norms_of: the old layer that the norms of new layers are copied from; None: the same as all
+            else.
 
     Raises:
         ConfigError: `width` cannot make the one shape of the other.
@@ -51,6 +55,8 @@ class GrownTensors:
         draw_seed: int,
         noise_seed: Callable[[str], int],
         width: WidthOperator | None = None,
+        predicted: Callable[[TensorName], Tensor | None] = lambda name: None,
+        norms_of: int | None = None,
     ) -> None:
         layers = tuple(old.layers[layer or 0] for layer in growth.layer_map)
         self._deeper = replace(old, layers=layers)
@@ -59,7 +65,8 @@ class GrownTensors:
             width.check(self._deeper, new)
         self._source = source
         self._growth = growth
-        self._origin = weight_source(growth)
+        self._weights, self._norms_of = weight_source(growth), norms_of
+        self._predicted = predicted
         self._before, self._after = megatron_layout(self._deeper), megatron_layout(new)
         self._init, self._draw_seed, self._noise_seed = init, draw_seed, noise_seed
         self._width = width
@@ -89,13 +96,31 @@ class GrownTensors:
             tensor = self._after.join(self._after.by_key[key], wide)
         return tensor.to(self.dtype(key))
 
+    def _origin(self, key: str) -> str | None:
+        layer = layer_of(key)
+        if self._norms_of is not None and layer in self._growth.added and "norm" in key:
+            return key.replace(f"layers.{layer}.", f"layers.{self._norms_of}.", 1)
+        return self._weights(key)
+
+    def _foretold(self, key: str, tensor: Tensor) -> Tensor:
+        """A tensor of the deeper model, with the parts of it that are predicted."""
+        stored = self._before.by_key[key]
+        found = [self._predicted(name) for name in stored.parts]
+        if all(part is None for part in found):
+            return tensor
+        old = self._before.split(stored, tensor)
+        parts = zip(stored.parts, found, strict=True)
+        return self._before.join(
+            stored, [old[name] if part is None else part.to(tensor.dtype) for name, part in parts]
+        )
+
     def _deepened(self, key: str) -> Tensor:
         origin, growth = self._origin(key), self._growth
         if origin is None:
             size = self._before.stored_shape(key)
             tensor = first_values(key, size, self._deeper, self._init, self._draw_seed)
         else:
-            tensor = self._source.tensor(origin)
+            tensor = self._foretold(key, self._source.tensor(origin))
         if layer_of(key) in growth.zeroed and is_residual_output(key):
             return torch.zeros_like(tensor)
         if not growth.noise:

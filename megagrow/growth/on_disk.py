@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.seeds import draw_seed, noise_seed
 from megagrow.growth.width.operator import WidthOperator
 from megagrow.model.shape import ModelShape, model_shape
+from megagrow.model.tensors import TensorName
 
 SHARD_BYTES = 2 * 1000**3
 """Largest file of a Hugging Face folder: one is in memory at a time."""
@@ -83,6 +85,8 @@ def grow_model(
     model: ModelConfig,
     *,
     width: WidthOperator | None = None,
+    predicted: Callable[[TensorName], torch.Tensor | None] = lambda name: None,
+    norms_of: int | None = None,
     seed: int = 1234,
     dtype: torch.dtype | None = None,
     progress: Progress = lambda done, total: None,
@@ -95,6 +99,9 @@ def grow_model(
         growth: the new depth.
         model: the new widths; other keys are the old one's.
         width: how tensors get wider; None: they do not.
+        predicted: tensors of new layers that are not copies (`growth.lesa.layers`).
+        norms_of: the old layer that the norms of new layers are copied from; None: the same as all
+            else.
         seed: of drawn layers and noise, as if a run with this seed grew before its stage 1.
         dtype: of the weights; None: as they are.
         progress: told how far it is.
@@ -119,6 +126,8 @@ def grow_model(
         draw_seed=draw_seed(seed, 1),
         noise_seed=noise_seed(seed, 1),
         width=width,
+        predicted=predicted,
+        norms_of=norms_of,
     )
     kind = dtype or old.dtype
     if old.family is not None:

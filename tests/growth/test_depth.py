@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from megagrow.config.schema import TransitionConfig
 from megagrow.errors import ConfigError
-from megagrow.growth.depth import OPERATORS, plan_growth
+from megagrow.growth.depth import OPERATORS, between, plan_growth
 from megagrow.growth.plan import GrowthPlan
 
 
@@ -122,3 +122,11 @@ def test_refuses(operator: str, old: int, new: int, keys: dict[str, Any], messag
 def test_patterns_of_deep_models_have_commas_and_ranges() -> None:
     deep = plan("pattern", 13, 16, pattern="1..11-12,13x2-13")
     assert deep.layer_map == (*range(11), 11, 12, 11, 12, 12)
+
+
+def test_lesa_expands_the_pairs_of_its_notebook() -> None:
+    found, left_of = between(32, 48)
+    assert list(left_of.values()) == list(range(15, 31))
+    assert found.layer_map[:18] == (*range(16), 15, 16)
+    assert (found.layer_map[-1], sorted(left_of)) == (31, list(range(16, 48, 2)))
+    assert found.added == set(left_of)

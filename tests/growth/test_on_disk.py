@@ -152,6 +152,41 @@ def test_hypercloning_keeps_the_logits(folders: dict[str, Path], tmp_path: Path)
     torch.testing.assert_close(_logits(output), expected, rtol=1e-5, atol=1e-5 * scale)
 
 
+def test_lesa_puts_predicted_layers_between_the_last_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers", reason="the classifier extra is not installed")
+    from tests.conversion.models import make
+
+    source, output = tmp_path / "four", tmp_path / "six"
+    make("qwen2", num_hidden_layers=4).save_pretrained(source)
+    arguments = [str(source), "--layers", "6", "--operator", "lesa", "--output", str(output)]
+    assert main([*arguments, "--norms", "first"]) == 0
+    assert "query: loss" in capsys.readouterr().out
+    old, new = _tensors(source), _tensors(output)
+    origins = {0: 0, 1: 1, 3: 2, 5: 3}  # new layers are 2, between 1 and 2, and 4
+    for key, tensor in new.items():
+        match = re.search(r"layers\.(\d+)\.", key)
+        layer = None if match is None else int(match[1])
+        if layer is None:
+            assert torch.equal(tensor, old[key])
+            continue
+        assert match is not None
+        if layer in origins:
+            assert torch.equal(tensor, old[key.replace(match[0], f"layers.{origins[layer]}.")]), key
+        elif key.endswith("norm.weight"):
+            assert torch.equal(tensor, old[key.replace(match[0], "layers.0.")]), key
+        elif key.endswith("bias"):
+            left = old[key.replace(match[0], f"layers.{layer // 2}.")]
+            assert torch.equal(tensor, left), key
+        else:
+            assert not any(torch.equal(tensor, each) for each in old.values()), key
+    assert _logits(output).isfinite().all()
+    assert not list(tmp_path.glob(".lesa-*"))
+    assert main([*arguments[:2], "9", *arguments[3:5], "--dry-run"]) == 2
+    assert "nearest: 7" in capsys.readouterr().err
+
+
 def test_a_dry_run_shows_the_plan_and_writes_nothing(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
