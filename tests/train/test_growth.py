@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from megagrow.config import RunConfig
-from tests.distributed import WorkerError, World
+from tests.distributed import World
 from tests.train import layouts
 from tests.train.layouts import config_of, stage
 
@@ -343,13 +343,18 @@ def test_the_learning_rate_follows_the_policy(
     assert rates == pytest.approx([8e-3 * share for share in expected])
 
 
+@pytest.mark.parametrize("through", ["memory", "checkpoint"])
 def test_unregistered_layers_turn_these_tests_red(
-    world1: World, starts: dict[tuple[Any, ...], Path], buckets: Path, tmp_path: Path
+    world1: World,
+    starts: dict[tuple[Any, ...], Path],
+    buckets: Path,
+    tmp_path: Path,
+    through: str,
 ) -> None:
     case = CASES["one"]
     target = tmp_path / "after"
     target.mkdir()
-    config = make_config(buckets, tmp_path, case, through="checkpoint")
+    config = make_config(buckets, tmp_path, case, through=through)
     reports = world1.run(_grow_without_registration, config, starts[case.start], target)
     old, new = layouts.tensors(world1, starts[case.start], target)
     broken = Grown(case=case, old=old, new=new, reports=reports)
@@ -361,15 +366,6 @@ def test_unregistered_layers_turn_these_tests_red(
     named = set(re.findall(r"decoder\.layers\.(\d)", reports[0].unregistered))
     assert named == {str(layer) for layer in range(OLD, NEW)}
     assert set(re.findall(r"decoder\.layers\.(\d)", reports[0].still)) == named
-
-
-def test_growth_in_memory_refuses_what_no_optimizer_has(
-    world1: World, starts: dict[tuple[Any, ...], Path], buckets: Path, tmp_path: Path
-) -> None:
-    case = CASES["one"]
-    config = make_config(buckets, tmp_path, case)
-    with pytest.raises(WorkerError, match="parameters are not trained"):
-        world1.run(_grow_without_registration, config, starts[case.start], tmp_path)
 
 
 def _grow_without_registration(config: RunConfig, checkpoint: Path, target: Path) -> Report:
