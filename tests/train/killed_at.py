@@ -26,7 +26,10 @@ def freeze_at(event: str, pattern: str, marker: str) -> None:
     def freeze(text: str) -> None:
         if os.path.exists(marker) or not wanted.search(text):
             return
-        file = os.open(marker, os.O_CREAT | os.O_WRONLY)
+        try:  # of several processes that are here at once, one
+            file = os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            return
         os.write(file, str(os.getpid()).encode())
         os.close(file)
         while True:
