@@ -35,6 +35,19 @@ from megagrow.units import format_count
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_DEPTH = tuple(name for name in depth.OPERATORS if name not in ("none", "first"))
+_READ_BY = {
+    "pattern": ("pattern",),
+    "insert": ("random",),
+    "positions": ("random",),
+    "zero": _DEPTH,
+    "noise": _DEPTH,
+    "preset": ("lesa",),
+    "epochs": ("lesa",),
+    "norms": ("lesa",),
+}
+"""Options that only some operators read."""
+
 EPILOG = """\
 operators in depth (what each does: docs/operators.md):
   stack, interleave        the whole model, or every layer, several times
@@ -55,7 +68,8 @@ rms_preserving. hyperclone and double keep the model's function.
 
 A Hugging Face folder gives one with config.json and the tokenizer's files; a checkpoint gives one
 to begin a run from (initialise_from: DIR), with its `model:` section in model.yaml, and no moments.
-It works tensor by tensor: in memory is at most one tensor, or one output file of 2 GB.
+It works tensor by tensor: in memory is at most one tensor, or one output file of 2 GB; lesa takes
+one kind of matrix of all layers, twice.
 
 exit codes: 0 done; 2 arguments or a model that cannot be used, and nothing was written; 130
 interrupted, and nothing was written.
@@ -102,6 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.output is None and not options.dry_run:
         parser.error("name the folder to write with --output, or look first with --dry-run")
+    if options.layers is None and options.width is None:
+        parser.error("say what to grow: --layers, --width, or both")
+    for name, operators in _READ_BY.items():
+        if getattr(options, name) != parser.get_default(name) and options.operator not in operators:
+            parser.error(f"--{name} has no effect with {options.operator}; leave it out")
     line = LiveLine(quiet=options.quiet)
     line.begin()
     try:

@@ -225,23 +225,23 @@ def make_parts(
         part.load(each, len(recipe.levels.names), itemsize) for each in folders
     ]
     # The largest first, so that no worker begins one when the others are about to end.
-    todo = sorted(
+    missing = sorted(
         (number for number, each in enumerate(parts) if each is None),
         key=lambda number: -shards[number].size,
     )
-    for number in todo:
+    for number in missing:
         shutil.rmtree(folders[number], ignore_errors=True)  # not whole
-    done_bytes = sum(shard.size for shard in shards) - sum(shards[each].size for each in todo)
+    done_bytes = sum(shard.size for shard in shards) - sum(shards[each].size for each in missing)
     if done_bytes:
-        progress.say(f"{len(shards) - len(todo)} files are done already")
-    tasks = [_PartTask(shard=shards[number], folder=folders[number]) for number in todo]
+        progress.say(f"{len(shards) - len(missing)} files are done already")
+    tasks = [_PartTask(shard=shards[number], folder=folders[number]) for number in missing]
     alone = min(workers, len(tasks)) == 1 and opened is not None
     shared = Ready(opened=recipe.open(opened)) if alone else recipe
     with progress.phase("bucketing", sum(shard.size for shard in shards), done_bytes):
         for number, result in run(
             _make_part, tasks, shared, workers=workers, report=progress.advance
         ):
-            parts[todo[number]] = result
+            parts[missing[number]] = result
     return [each for each in parts if each is not None]
 
 

@@ -87,13 +87,30 @@ def standard_deviation(
     """
     if len(global_shape) < 2:
         return None
+    return scheme_deviation(
+        global_shape[-1],
+        shape.num_layers,
+        init,
+        residual_output=key.endswith(_RESIDUAL_OUTPUTS),
+        mlp_output=key.endswith("mlp.linear_fc2.weight"),
+    )
+
+
+def scheme_deviation(
+    inputs: int, layers: int, init: InitConfig, *, residual_output: bool, mlp_output: bool
+) -> float:
+    """Standard deviation of a matrix's first values; see :func:`standard_deviation`.
+
+    Args:
+        inputs: Its input features, or the hidden size for an embedding.
+        layers: Depth of the model.
+        init: Scheme and standard deviation.
+        residual_output: Whether a layer adds its product to the residual stream.
+        mlp_output: Whether it is the second of the MLP.
+    """
     if init.scheme == "megatron":
-        outputs = key.endswith(_RESIDUAL_OUTPUTS)
-        return init.std / math.sqrt(2 * shape.num_layers) if outputs else init.std
-    width = global_shape[-1]
-    if key.endswith("mlp.linear_fc2.weight"):
-        return 1 / (math.sqrt(width) * shape.num_layers)
-    return math.sqrt(2 / (5 * width))
+        return init.std / math.sqrt(2 * layers) if residual_output else init.std
+    return 1 / (math.sqrt(inputs) * layers) if mlp_output else math.sqrt(2 / (5 * inputs))
 
 
 def first_values(

@@ -131,11 +131,11 @@ def test_tasks_with_cores_of_their_own_make_what_one_process_makes(place: Path) 
     with sole_writer(place / "by-hand") as output:
         job = prepare(settings(place, "by-hand"), output, QUIET)
         assert job is not None
-        todo = tasks.missing(job)
-        assert len(todo) == SHARDS - 1  # the empty ones are one part
-        lists = tasks.spread(todo, 3)
+        missing = tasks.missing(job)
+        assert len(missing) == SHARDS - 1  # the empty ones are one part
+        lists = tasks.spread(missing, 3)
         step = tasks.write(job, lists, 2)
-        assert tasks.write(job, tasks.spread(todo, 2), 2).folder != step.folder
+        assert tasks.write(job, tasks.spread(missing, 2), 2).folder != step.folder
         step(None, 2, 3)
         assert tasks.parts_in(output.parts) == len(lists[2])
         made = {file: file.stat().st_mtime_ns for file in output.parts.rglob("*")}

@@ -198,5 +198,23 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     assert "connection rate Rc" in shown
     assert main([str(source), "--layers", str(2 * layers + 1), "--dry-run"]) == 2
     assert "no multiple" in capsys.readouterr().err
-    assert main([str(source), "--heads", "64", "--dry-run"]) == 2
+    deeper = [str(source), "--layers", str(2 * layers), "--dry-run"]
+    assert main([*deeper, "--heads", "64"]) == 2
     assert "add --width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layers", "4", "--operator", "lesa", "--zero"], "--zero has no effect with lesa"),
+        (["--layers", "4", "--pattern", "12x2"], "--pattern has no effect with stack"),
+        (["--layers", "4", "--epochs", "3"], "--epochs has no effect with stack"),
+        (["--heads", "64"], "say what to grow"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["anywhere", "--dry-run", *arguments])
+    assert message in capsys.readouterr().err

@@ -216,21 +216,25 @@ def _cut_all(
 ) -> dict[int, list[int]]:
     """Copies what is not copied yet; returns the CRC-32 of each input in each level."""
     done = {number: noted(task) for number, task in enumerate(tasks)}
-    todo = [number for number, sums in done.items() if sums is None]
+    missing = [number for number, sums in done.items() if sums is None]
     tokens = layout.counts.tokens.sum(axis=1)
     sizes = [
         int(tokens[[piece.input for piece in task.pieces]].sum()) * layout.found.dtype.itemsize
         for task in tasks
     ]
-    left = sum(sizes[each] for each in todo)
+    left = sum(sizes[each] for each in missing)
     cutting = Cutting(old=layout.found.files, new=tuple(new), levels=layout.levels)
     with progress.phase("copying", sum(sizes), sum(sizes) - left):
         for number, result in run(
-            cut, [tasks[each] for each in todo], cutting, workers=workers, report=progress.advance
+            cut,
+            [tasks[each] for each in missing],
+            cutting,
+            workers=workers,
+            report=progress.advance,
         ):
             if isinstance(result, Damaged):
                 raise DataError(result.error)
-            done[todo[number]] = result
+            done[missing[number]] = result
     return {
         piece.input: sums
         for number, task in enumerate(tasks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from megagrow.config.schema import InitConfig
 from megagrow.kernels import Combination, Noise, combine_segments
+from megagrow.model.initialisation import scheme_deviation
 from megagrow.model.shape import ModelShape
 from megagrow.model.tensors import NORMS, RESIDUAL_OUTPUTS, Role, TensorName, tensor_shape
 from megagrow.runtime import seeds
@@ -76,20 +76,19 @@ class Draws:
 def standard_deviation(role: Role, inputs: int, shape: ModelShape, init: InitConfig) -> float:
     """Standard deviation of the first values of a weight, which has two dimensions.
 
-    The same schemes, by role, as `megagrow.model.initialisation.standard_deviation` by key.
-
     Args:
         role: what the weight does.
         inputs: its last dimension: input features, or the hidden size for an embedding.
         shape: the whole model.
         init: scheme and standard deviation.
     """
-    if init.scheme == "megatron":
-        outputs = role in RESIDUAL_OUTPUTS
-        return init.std / math.sqrt(2 * shape.num_layers) if outputs else init.std
-    if role is Role.DOWN:
-        return 1 / (math.sqrt(inputs) * shape.num_layers)
-    return math.sqrt(2 / (5 * inputs))
+    return scheme_deviation(
+        inputs,
+        shape.num_layers,
+        init,
+        residual_output=role in RESIDUAL_OUTPUTS,
+        mlp_output=role is Role.DOWN,
+    )
 
 
 def _layer(name: TensorName) -> int:
