@@ -126,7 +126,7 @@ def load(
     *,
     weights: Source | None = None,
     moments: Source | None = None,
-    trained: Callable[[str], bool] | None = None,
+    trained: Callable[[str], bool] = lambda key: True,
 ) -> None:
     """Fills model and optimizer in place from a checkpoint folder; call on every rank.
 
@@ -137,7 +137,7 @@ def load(
         moments: where a weight's moments are read from, by the weight's key; of none: they are
             zero. Unset: from their own keys.
         trained: whether a stored weight was trained, by its key; others are stored without a
-            master weight, which is made from the weight. Unset: all were.
+            master weight, which is made from the weight.
     """
     state = _state(model, loading=True)
     slots = list(_slots(state))
@@ -145,11 +145,11 @@ def load(
     turns: dict[int, list[tuple[_Slot, str]]] = {}
     times: Counter[str] = Counter()
     for slot in slots:
-        stored = slot.stored(weights, moments)
-        unstored = slot.prefix == MASTER and (
-            fp32 or not (stored is None or trained is None or trained(stored.removeprefix(MASTER)))
-        )
-        if stored is not None and not unstored:
+        origin = slot.origin(weights, moments)
+        if slot.prefix == MASTER and origin is not None and (fp32 or not trained(origin)):
+            origin = None  # no such master weight is stored
+        if origin is not None:
+            stored = slot.prefix + origin
             # One load may not name a stored key twice.
             turns.setdefault(times[stored], []).append((slot, stored))
             times[stored] += 1
@@ -225,11 +225,10 @@ class _Slot:
         """Key of the weight that it is, or belongs to."""
         return str(self.value.key).removeprefix(self.prefix)
 
-    def stored(self, weights: Source | None, moments: Source | None) -> str | None:
-        """The key it is read from."""
+    def origin(self, weights: Source | None, moments: Source | None) -> str | None:
+        """Key of the stored weight that it is read from, or from whose state."""
         source = moments if self.prefix in MOMENTS else weights
-        key = self.weight if source is None else source(self.weight)
-        return None if key is None else self.prefix + key
+        return self.weight if source is None else source(self.weight)
 
 
 def _state(model: TrainedModel, *, loading: bool) -> dict[str, Any]:
