@@ -1,7 +1,7 @@
 """The pause of a growth in flight: runs of the command line that grow a model, timed by themselves.
 
-The same run goes once with growth in memory and once through a checkpoint, in turns. Pause, phases,
-peak memory and step times are what the run itself records in `metrics.jsonl`.
+The same run goes with growth in memory, through a checkpoint on tmpfs and through one on a disk, in
+turns. Pause, phases, peak memory and step times are what the run itself records in `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ STEPS = 3
 MEMORY = 1.0
 """Most memory taken beyond the old shards, over that of the new model and the staging buffers."""
 
-PATHS = ("memory", "checkpoint")
+PATHS = ("memory", "checkpoint", "disk")
+"""How the state travels; through a checkpoint in memory (tmpfs), or on the disk of the temporary
+folder, which is what a run does that sets no `growth_scratch`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,11 +196,13 @@ def _write_data(folder: Path, size: Size) -> None:
 def _config(folder: Path, size: Size, layout: str, path: str, precision: str) -> dict[str, Any]:
     _, before, after = LAYOUTS[layout]
     tokens = STEPS * size.batch * size.length
+    through = "memory" if path == "memory" else "checkpoint"
     transition = {
-        "operator": "stack", "optimizer": "copy", "learning_rate": "continue", "through": path,
+        "operator": "stack", "optimizer": "copy", "learning_rate": "continue", "through": through,
     }  # fmt: skip
     memory = Path("/dev/shm")  # the fastest scratch there is
-    scratch = {"growth_scratch": str(memory)} if os.access(memory, os.W_OK) else {}
+    tmpfs = path == "checkpoint" and os.access(memory, os.W_OK)
+    scratch = {"growth_scratch": str(memory)} if tmpfs else {}
     return {
         "output": str(folder / "run"),
         "seed": 1,
@@ -236,14 +240,16 @@ def _ratios(
     *,
     targets: bool,
 ) -> dict[str, Ratio]:
-    ours, theirs = (pauses[path] for path in PATHS)
+    ours, theirs, slowest = (pauses[path] for path in PATHS)
     allowed = _new_state_bytes(size, layout, precision) + STAGING_BYTES
     faster = [b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True)]
+    over_disk = [b.seconds / a.seconds for a, b in zip(ours, slowest, strict=True)]
     steps = [each.seconds / each.step_seconds for each in ours]
     return {
         f"pause/{layout}/over_checkpoint": ratio(
             faster, at_least=FASTER_THAN_CHECKPOINT if targets else None
         ),
+        f"pause/{layout}/over_disk": ratio(over_disk),
         f"pause/{layout}/in_steps": ratio(steps, at_most=PAUSE_STEPS if targets else None),
         f"pause/{layout}/memory": ratio(
             [each.beyond_bytes / allowed for each in ours], at_most=MEMORY if targets else None

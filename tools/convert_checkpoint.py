@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from megagrow.config.quantity import parse_bytes
-from megagrow.conversion import from_hugging_face, to_hugging_face
+from megagrow.conversion.exporting import to_hugging_face
 from megagrow.conversion.families import FAMILIES
+from megagrow.conversion.importing import from_hugging_face
 from megagrow.errors import ConfigError, MegagrowError
 from megagrow.shards.live_line import LiveLine
 from megagrow.units import counted, format_count

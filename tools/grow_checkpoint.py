@@ -12,20 +12,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-import torch
-
-from megagrow.config.schema import ModelConfig, TransitionConfig
+from megagrow.config.schema import LesaConfig, ModelConfig, TransitionConfig, WidthConfig
+from megagrow.conversion.safetensors_file import torch_dtype
 from megagrow.errors import MegagrowError
 from megagrow.growth import depth
-from megagrow.growth.lesa.layers import PredictedLayers
-from megagrow.growth.lesa.predictor import check_layers
 from megagrow.growth.lesa.settings import PRESETS, LesaSettings
 from megagrow.growth.on_disk import StoredModel, grow_model, open_model
 from megagrow.growth.plan import GrowthPlan
-from megagrow.growth.width.draws import Draws
-from megagrow.growth.width.operator import OPERATORS, WidthOperator, width_operator
 from megagrow.model.flops import parameters
 from megagrow.model.shape import model_shape
 from megagrow.model.tensors import Role
@@ -33,9 +28,13 @@ from megagrow.plan import text
 from megagrow.shards.live_line import LiveLine
 from megagrow.units import format_count
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:  # copies of layers need no torch, which is slow to start
+    from megagrow.growth.width.operator import WidthOperator
 
-_DEPTH = tuple(name for name in depth.OPERATORS if name not in ("none", "first"))
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+WIDTHS: tuple[str, ...] = get_args(get_type_hints(WidthConfig)["operator"])
+
+_DEPTH = tuple(name for name in depth.OPERATORS if name not in ("none", "first", "lesa", "learned"))
 _READ_BY = {
     "pattern": ("pattern",),
     "insert": ("random",),
@@ -88,7 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="DIR", help="folder to write")
     add("--dry-run", action="store_true", help="print what would be done; write nothing")
     add("--layers", type=int, metavar="N", help="new depth (default: as it is)")
-    names = [*(name for name in depth.OPERATORS if name != "none"), "lesa"]
+    # What `learned` learns from is a run's data.
+    names = [name for name in depth.OPERATORS if name not in ("none", "learned")]
     add("--operator", choices=names, default="stack", help="default: stack")
     add("--pattern", metavar="PATTERN", help="of the operator pattern")
     add("--insert", choices=("top", "middle", "bottom"), default="top", help="of random")
@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--preset", choices=sorted(PRESETS), default="notebook", help="of lesa (default: notebook)")
     add("--epochs", type=int, metavar="N", help="of lesa, instead of the preset's")
     add("--norms", choices=("nearest", "first"), default="nearest", help="norms of lesa's layers")
-    add("--width", choices=sorted(OPERATORS), help="operator in width")
+    add("--width", choices=sorted(WIDTHS), help="operator in width")
     add("--hidden-size", type=int, metavar="N", help="new hidden size")
     add("--heads", type=int, metavar="N", help="new number of query heads")
     add("--groups", type=int, metavar="N", help="new number of key/value heads")
@@ -138,14 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _grow(options: argparse.Namespace, line: LiveLine) -> None:
     old = open_model(options.source, verify=not options.no_verify and not options.dry_run)
-    left_of: dict[int, int] = {}
-    if options.operator == "lesa":
-        check_layers(old.layers)
-        plan, left_of = depth.between(old.layers, options.layers or old.layers)
-    else:
-        plan = _plan(options, old.layers)
+    plan = _plan(options, old.layers)
     model = _model(options, old)
-    width = _width(options)
+    width = _width(options, model)
     _say(old, plan, model)
     if options.dry_run:
         if width is not None:
@@ -155,9 +150,11 @@ def _grow(options: argparse.Namespace, line: LiveLine) -> None:
         return
     with tempfile.TemporaryDirectory(dir=_existing(options.output), prefix=".lesa-") as folder:
         lesa = None
-        if left_of:
+        if plan.predicted:
+            from megagrow.growth.lesa.layers import PredictedLayers
+
             lesa = PredictedLayers(
-                old.tensors, old.shape, left_of, _settings(options), Path(folder), _told(line)
+                old.tensors, old.shape, plan.left_of, _settings(options), Path(folder), _told(line)
             )
         grow_model(
             old,
@@ -165,10 +162,9 @@ def _grow(options: argparse.Namespace, line: LiveLine) -> None:
             plan,
             model,
             width=width,
-            predicted=lesa or (lambda name: None),
-            norms_of=0 if left_of and options.norms == "first" else None,
+            predicted=lesa or (lambda key: {}),
             seed=options.seed,
-            dtype=DTYPES.get(options.dtype),
+            dtype=None if options.dtype is None else torch_dtype(DTYPES[options.dtype]),
             progress=lambda done, total: line.show(lambda: f"tensor {done} of {total}"),
         )
     line.end()
@@ -200,6 +196,7 @@ def _plan(options: argparse.Namespace, layers: int) -> GrowthPlan:
         pattern=options.pattern,
         insert=options.insert,
         positions=None if options.positions is None else tuple(options.positions),
+        lesa=LesaConfig(norms=options.norms) if options.operator == "lesa" else None,
         new_output="zero" if options.zero else "copy",
         noise=options.noise,
         optimizer="reset",
@@ -221,13 +218,18 @@ def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
     return replace(old.model, **{key: value for key, value in given.items() if value is not None})
 
 
-def _width(options: argparse.Namespace) -> WidthOperator | None:
+def _width(options: argparse.Namespace, model: ModelConfig) -> WidthOperator | None:
     sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
     if options.width is None:
         if any(size is not None for size in sizes):
             raise MegagrowError("new sizes need an operator in width: add --width")
         return None
-    return width_operator(options.width, Draws(seed=options.seed))
+    from megagrow.growth.seeds import draw_seed
+    from megagrow.growth.width.draws import Draws
+    from megagrow.growth.width.operator import width_operator
+
+    draws = Draws(seed=draw_seed(options.seed, 1), init=model.init)
+    return width_operator(options.width, draws)
 
 
 def _say(old: StoredModel, plan: GrowthPlan, model: ModelConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os.path
 import re
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -22,6 +23,15 @@ from megagrow.config.transitions import check_transitions
 from megagrow.units import nearest_divisor, nearest_multiple
 
 MIXTURE_TOLERANCE = 1e-6
+WIDTHS = (
+    "hidden_size",
+    "num_attention_heads",
+    "num_query_groups",
+    "kv_channels",
+    "ffn_hidden_size",
+)
+"""Keys of the model that a stage may set: what growth in width changes."""
+
 LEAST_STAGING = 1024**2
 """Smallest `checkpoint.growth_staging`: below, a growth would be mostly waiting."""
 
@@ -31,7 +41,7 @@ _NAME = re.compile(r"\w[\w.+=@-]{0,99}")
 def check(config: RunConfig, source: Source) -> None:
     """Raises ConfigError for the first combination that could not be trained."""
     _check_run(config, source)
-    _check_model(config.model, source)
+    _check_model(config.model, source, ("model",))
     _check_data(config, source)
     _check_optimizer(config.optimizer, source)
     names: set[str] = set()
@@ -75,7 +85,7 @@ def _check_run(config: RunConfig, source: Source) -> None:
         )
 
 
-def _check_model(model: ModelConfig, source: Source) -> None:
+def _check_model(model: ModelConfig, source: Source, path: KeyPath) -> None:
     _check_positive(
         model,
         "hidden_size",
@@ -88,11 +98,12 @@ def _check_model(model: ModelConfig, source: Source) -> None:
         "seq_length",
         "rotary_base",
         source=source,
+        path=path,
     )
     heads, groups = model.num_attention_heads, model.num_query_groups
     if model.kv_channels is None and model.hidden_size % heads:
         raise source.error(
-            ("model", "num_attention_heads"),
+            (*path, "num_attention_heads"),
             f"hidden_size {model.hidden_size} is not divisible by {heads} heads; "
             f"nearest: {nearest_divisor(model.hidden_size, heads)} heads, or hidden_size "
             f"{nearest_multiple(heads, model.hidden_size)}, or set kv_channels",
@@ -100,35 +111,49 @@ def _check_model(model: ModelConfig, source: Source) -> None:
     head = model.kv_channels or model.hidden_size // heads
     if model.style == "llama" and head % 2:
         raise source.error(
-            ("model", "kv_channels" if model.kv_channels else "num_attention_heads"),
+            (*path, "kv_channels" if model.kv_channels else "num_attention_heads"),
             f"rotary embeddings need an even head dimension, not {head}; "
             f"set kv_channels to {head + 1}",
         )
     if groups is not None and heads % groups:
         raise source.error(
-            ("model", "num_query_groups"),
+            (*path, "num_query_groups"),
             f"{heads} heads cannot share {groups} key/value heads; "
             f"nearest: {nearest_divisor(heads, groups)}",
         )
     if model.rotary_scaling is not None and model.rotary_scaling < 1:
         raise source.error(
-            ("model", "rotary_scaling"), f"must be at least 1, not {model.rotary_scaling:g}"
+            (*path, "rotary_scaling"), f"must be at least 1, not {model.rotary_scaling:g}"
         )
     if not 0.0 <= model.dropout < 1.0:
-        raise source.error(("model", "dropout"), "must be at least 0 and below 1")
-    for path, value in (
-        (("model", "init", "std"), model.init.std),
-        (("model", "norm_epsilon"), model.norm_epsilon),
+        raise source.error((*path, "dropout"), "must be at least 0 and below 1")
+    for key, value in (
+        ((*path, "init", "std"), model.init.std),
+        ((*path, "norm_epsilon"), model.norm_epsilon),
     ):
         if value <= 0:
-            raise source.error(path, "must be above 0")
+            raise source.error(key, "must be above 0")
 
 
-def _check_positive(model: ModelConfig, *names: str, source: Source) -> None:
+def _check_positive(model: ModelConfig, *names: str, source: Source, path: KeyPath) -> None:
     for name in names:
         value = getattr(model, name)
         if value is not None and value < 1:
-            raise source.error(("model", name), f"must be at least 1, not {value}")
+            raise source.error((*path, name), f"must be at least 1, not {value}")
+
+
+def _check_stage_model(
+    config: RunConfig, stage: StageConfig, source: Source, path: KeyPath
+) -> None:
+    for entry in fields(ModelConfig):
+        here, there = getattr(stage.model, entry.name), getattr(config.model, entry.name)
+        if here != there and entry.name not in WIDTHS:
+            raise source.error(
+                (*path, entry.name),
+                f"is {here} in this stage and {there} in the run; stages may differ only in "
+                f"{', '.join(WIDTHS)}",
+            )
+    _check_model(stage.model, source, path)
 
 
 def _check_data(config: RunConfig, source: Source) -> None:
@@ -174,12 +199,18 @@ def _check_optimizer(optimizer: OptimizerConfig, source: Source) -> None:
 def _check_stage(config: RunConfig, stage: StageConfig, source: Source, path: KeyPath) -> None:
     if stage.layers < 1:
         raise source.error((*path, "layers"), "must be at least 1")
-    if stage.tokens < 1:
-        raise source.error((*path, "tokens"), "must be above 0")
+    is_base = stage is config.stages[0] and len(config.stages) > 1
+    if stage.tokens < 0 or (stage.tokens == 0 and not (is_base and config.initialise_from)):
+        raise source.error(
+            (*path, "tokens"),
+            "must be above 0; only a first stage that initialise_from gives weights to may have "
+            "none, and grow at once",
+        )
     _check_mixture(config, stage.mixture, source, (*path, "mixture"))
     if stage.mixture_end is not None:
         _check_mixture(config, stage.mixture_end, source, (*path, "mixture_end"))
-    _check_tensor(config.model, stage.parallel, source, (*path, "parallel"))
+    _check_stage_model(config, stage, source, (*path, "model"))
+    _check_tensor(stage.model, stage.parallel, source, (*path, "parallel"))
     _check_pipeline(stage.layers, stage.parallel, source, (*path, "parallel"))
     _check_layer_times(config, stage.parallel, source, (*path, "parallel", "layer_times"))
     _check_fusion(config, stage.parallel, source, (*path, "parallel"))

@@ -13,7 +13,7 @@ from megagrow.config.checks import check
 from megagrow.config.schema import RunConfig
 from megagrow.config.source import KeyPath, Source, read
 
-INHERITED = ("parallel", "batch", "learning_rate")
+INHERITED = ("model", "parallel", "batch", "learning_rate")
 """Sections a stage takes from the run, key by key, unless it sets its own. A stage that continues
 the learning-rate schedule takes that from the stage before it."""
 
@@ -68,7 +68,7 @@ def _complete(source: Source) -> Source:
         if not isinstance(stage, dict):
             raise source.error(path, f"expected a mapping, got {stage!r}")
         previous = completed[-1] if completed else None
-        transition = _transition(stage, previous, source, path)
+        transition = _transition(stage, previous, data, source, path)
         stage = {"name": f"stage{index}", **stage}
         if transition is not None:
             stage["transition"] = transition
@@ -102,7 +102,11 @@ def _inherit(
 
 
 def _transition(
-    stage: dict[str, Any], previous: dict[str, Any] | None, source: Source, path: KeyPath
+    stage: dict[str, Any],
+    previous: dict[str, Any] | None,
+    run: dict[str, Any],
+    source: Source,
+    path: KeyPath,
 ) -> dict[str, Any] | None:
     """The stage's transition with its defaults, which depend on whether the stage grows."""
     own = stage.get("transition")
@@ -113,9 +117,12 @@ def _transition(
         return None
     if own is not None and not isinstance(own, dict):
         raise source.error(where, f"expected a mapping, got {own!r}")
-    grows = stage.get("layers") != previous.get("layers")
+    deepens = stage.get("layers") != previous.get("layers")
+    models = [run.get("model"), stage.get("model", {})]
+    merged = [each for each in models if isinstance(each, dict)]
+    grows = deepens or {key: each[key] for each in merged for key in each} != previous.get("model")
     defaults = {
-        "operator": "stack" if grows else "none",
+        "operator": "stack" if deepens else "none",
         "optimizer": "reset" if grows else "copy",
         "learning_rate": "restart" if grows else "continue",
     }

@@ -222,6 +222,61 @@ class LearningRateConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WidthConfig:
+    """How tensors get wider where a stage's `model` has other widths; see docs/operators.md."""
+
+    operator: Literal["split", "zero", "random", "hyperclone", "double", "rms_preserving"]
+    """What new channels begin as."""
+
+    alpha: float | None = None
+    """Of `split`: share of a weight that the old channel keeps of two copies; unset: 2/3."""
+
+    scale_norms: bool | None = None
+    """Of `split`: whether RMSNorm's gains shrink with the width, as in the paper; unset: yes."""
+
+    snr_db: float | None = None
+    """Of `hyperclone`: signal-to-noise ratio of the noise that tells copies apart; unset: none."""
+
+    fan_out: Literal["copy", "random", "zero"] | None = None
+    """Of `rms_preserving`: what new outputs begin as; unset: copies."""
+
+    fan_in: Literal["copy", "random", "zero"] | None = None
+    """Of `rms_preserving`: what new inputs begin as; unset: copies."""
+
+    mask_tokens: Tokens | None = None
+    """Of `random` (llama style): tokens over which a mask on new channels rises from 0 to 1, first
+    those inside MLPs, then those of the residual stream, then heads; unset: no mask."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LesaConfig:
+    """How the operator `lesa` predicts."""
+
+    preset: Literal["notebook", "paper"] = "notebook"
+    """Which of the two published sets of hyperparameters."""
+
+    epochs: int | None = None
+    """Passes over the rows of all triples of layers; unset: the preset's."""
+
+    norms: Literal["nearest", "first"] = "nearest"
+    """Where new layers take their norms from: the layer below, or layer 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnedConfig:
+    """How the operator `learned` (LiGO) is trained, on batches that the stage then begins with."""
+
+    preset: Literal["prts", "ligo"] = "prts"
+    """Which of the two public sets of first values and learning rates."""
+
+    steps: int | None = None
+    """Optimizer steps; unset: 100."""
+
+    learning_rate: float | None = None
+    """Learning rate of Adam; unset: the preset's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TransitionConfig:
     """What happens at the start of a stage, between it and the one before."""
 
@@ -236,6 +291,8 @@ class TransitionConfig:
         "middle",
         "random",
         "first",
+        "lesa",
+        "learned",
     ]
     """Which new layer comes from which old ones; see docs/operators.md."""
 
@@ -248,6 +305,16 @@ class TransitionConfig:
     positions: tuple[int, ...] | None = None
     """Of the operator `random`: the places (from 0) of its new layers in the new model, instead of
     `insert`."""
+
+    lesa: LesaConfig | None = None
+    """Of the operator `lesa`: how it predicts; unset: as in the authors' notebook."""
+
+    learned: LearnedConfig | None = None
+    """Of the operator `learned`, for depth and width: how it is trained; unset: as in G_stack's
+    code."""
+
+    width: WidthConfig | None = None
+    """How tensors get wider, after the depth has changed."""
 
     new_output: Literal["copy", "zero", "mask"] = "copy"
     """What a new layer adds to the residual stream at first: what the layer it copies does, nothing
@@ -291,7 +358,8 @@ class TransitionConfig:
 class StageConfig:
     """One row of the stage table.
 
-    `parallel`, `batch` and `learning_rate` are the run's, with the stage's own keys in place.
+    `model`, `parallel`, `batch` and `learning_rate` are the run's, with the stage's own keys in
+    place.
     """
 
     name: str
@@ -301,7 +369,8 @@ class StageConfig:
     """Transformer layers of the model in this stage."""
 
     tokens: Tokens
-    """Tokens trained on in this stage; rounded up to whole optimizer steps."""
+    """Tokens trained on in this stage; rounded up to whole optimizer steps. 0 in a first stage that
+    is just the model of `initialise_from`, to grow at once."""
 
     mixture: dict[str, float]
     """Share of each bucket at the start of the stage; sums to 1."""
@@ -315,6 +384,9 @@ class StageConfig:
     trainable: Literal["all", "new", "new_and_head"] = "all"
     """What is trained: everything; only the layers that the last growth added; or these, the final
     norm and the output layer. The rest is frozen: no gradients, no optimizer state."""
+
+    model: ModelConfig
+    """The model of this stage; only its widths may differ from the run's."""
 
     parallel: ParallelConfig
     """Layout of this stage."""

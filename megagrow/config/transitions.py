@@ -17,8 +17,20 @@ _OWNED: tuple[tuple[str, str, str], ...] = (
     ("rewind_to", "learning_rate", "rewind"),
     ("rewarm_factor", "learning_rate", "rewarm_new"),
     ("rewarm_tokens", "learning_rate", "rewarm_new"),
+    ("lesa", "operator", "lesa"),
+    ("learned", "operator", "learned"),
 )
 """Keys that only one value of another key reads."""
+
+_WIDTH_OWNED = {
+    "alpha": "split",
+    "scale_norms": "split",
+    "snr_db": "hyperclone",
+    "fan_out": "rms_preserving",
+    "fan_in": "rms_preserving",
+    "mask_tokens": "random",
+}
+"""Keys of `transition.width` that only one operator reads."""
 
 _ADDS_NOTHING = ("none", "first")
 """Operators that add no layer."""
@@ -49,14 +61,21 @@ def _refusals(
     previous: StageConfig, stage: StageConfig, transition: TransitionConfig
 ) -> Iterator[tuple[KeyPath, str]]:
     """What is wrong with a transition: the key and why."""
-    yield from _depths(previous.layers, stage.layers, transition.operator)
+    yield from _depths(previous, stage, transition.operator)
+    yield from _widths(previous, stage, transition)
+    if transition.operator == "learned":
+        yield from _learned(stage, transition)
     for key, owner, value in _OWNED:
         if getattr(transition, key) != _default(key) and getattr(transition, owner) != value:
             yield ("transition", key), f"is read by {owner}: {value} alone; set that, or remove it"
     yield from _values(transition)
     if not _adds(transition):
+        if transition.optimizer == "keep_old_zero_new" and transition.width is None:
+            yield (
+                ("transition", "optimizer"),
+                f"keep_old_zero_new is about new weights, and {transition.operator} adds none",
+            )
         for key, value in (
-            ("optimizer", "keep_old_zero_new"),
             ("learning_rate", "rewarm_new"),
             ("new_output", "zero"),
             ("new_output", "mask"),
@@ -79,13 +98,17 @@ def _refusals(
         )
 
 
-def _depths(before: int, after: int, operator: str) -> Iterator[tuple[KeyPath, str]]:
+def _depths(
+    previous: StageConfig, stage: StageConfig, operator: str
+) -> Iterator[tuple[KeyPath, str]]:
+    before, after = previous.layers, stage.layers
+    widens = operator == "learned" and stage.model != previous.model
     if after < before and operator != "first":
         yield (
             ("layers",),
             f"{before} -> {after} layers: only the operator `first` makes a model shallower",
         )
-    if after <= before and operator not in _ADDS_NOTHING:
+    if after <= before and operator not in _ADDS_NOTHING and not widens:
         yield (
             ("transition", "operator"),
             f"{operator} needs more layers than {before}; remove the key",
@@ -97,8 +120,92 @@ def _depths(before: int, after: int, operator: str) -> Iterator[tuple[KeyPath, s
         )
 
 
+def _widths(
+    previous: StageConfig, stage: StageConfig, transition: TransitionConfig
+) -> Iterator[tuple[KeyPath, str]]:
+    width = transition.width
+    if transition.operator == "learned":
+        if width is not None:
+            yield ("transition", "width"), "learned grows the width itself; remove the key"
+        return
+    if stage.model == previous.model:
+        if width is not None:
+            yield (
+                ("transition", "width"),
+                f"{width.operator} makes the model wider, and this stage's has the widths of the "
+                "stage before; set other ones in its model, or remove the key",
+            )
+        return
+    if width is None:
+        yield (
+            ("transition",),
+            "the model of this stage has other widths than that of the stage before; set "
+            "width.operator, such as hyperclone, or remove the keys of model",
+        )
+        return
+    for key, operator in _WIDTH_OWNED.items():
+        if getattr(width, key) is not None and width.operator != operator:
+            yield (
+                ("transition", "width", key),
+                f"is read by {operator} alone; set that operator, or remove it",
+            )
+    if width.alpha is not None and (not 0 < width.alpha < 1 or width.alpha == 0.5):
+        yield (
+            ("transition", "width", "alpha"),
+            f"is a share between 0 and 1, and not one half, with which copies would stay equal; "
+            f"not {width.alpha:g}",
+        )
+    if width.mask_tokens is not None and width.mask_tokens < 1:
+        yield ("transition", "width", "mask_tokens"), "must be above 0; remove it for no mask"
+    if width.mask_tokens is not None and stage.model.style != "llama":
+        yield (
+            ("transition", "width", "mask_tokens"),
+            "masked channels need norms that nothing is subtracted in, those of the llama style; "
+            "remove it",
+        )
+    if width.fan_out == width.fan_in == "zero":
+        yield (
+            ("transition", "width", "fan_in"),
+            "with fan_out zero too, new channels would get no gradient; set either to copy",
+        )
+    if transition.optimizer == "keep_old_zero_new" and width.operator == "double":
+        yield (
+            ("transition", "optimizer"),
+            "keep_old_zero_new is not defined for double, in which every half is as old as the "
+            "other; use reset, copy or scale",
+        )
+
+
+def _learned(stage: StageConfig, transition: TransitionConfig) -> Iterator[tuple[KeyPath, str]]:
+    """What has no meaning where every new layer is a sum of all old ones."""
+    for key, value in (
+        ("optimizer", "reset"),
+        ("learning_rate", transition.learning_rate.replace("rewarm_new", "restart")),
+        ("new_output", "copy"),
+        ("noise", 0.0),
+    ):
+        if getattr(transition, key) != value:
+            yield (
+                ("transition", key),
+                f"learned makes every layer of all old ones, so none is new or has moments to take "
+                f"over; set it to {value}",
+            )
+    if stage.trainable != "all":
+        yield ("trainable",), "learned makes every layer anew; set it to all"
+    asked = transition.learned
+    steps = None if asked is None else asked.steps
+    rate = None if asked is None else asked.learning_rate
+    if steps is not None and steps < 1:
+        yield ("transition", "learned", "steps"), f"must be at least 1, not {steps}"
+    if rate is not None and rate <= 0:
+        yield ("transition", "learned", "learning_rate"), f"must be above 0, not {rate:g}"
+
+
 def _values(transition: TransitionConfig) -> Iterator[tuple[KeyPath, str]]:
     operator, scale = transition.operator, transition.moment_scale
+    epochs = None if transition.lesa is None else transition.lesa.epochs
+    if epochs is not None and epochs < 1:
+        yield ("transition", "lesa", "epochs"), f"must be at least 1, not {epochs}"
     if operator == "pattern" and transition.pattern is None:
         yield ("transition", "pattern"), "is missing; for example 12-345x7-6"
     if operator == "expand" and transition.new_output == "mask":

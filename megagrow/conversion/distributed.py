@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from megagrow.checkpoint.guard import guarded
 from megagrow.checkpoint.sharded import MASTER
 from megagrow.conversion.layout import TensorSource
+from megagrow.conversion.safetensors_file import torch_name
 from megagrow.errors import CheckpointError
 
 _FORMAT = {
@@ -74,6 +75,10 @@ class CheckpointReader:
         """Dtype of a tensor."""
         dtype: torch.dtype = self._stored[self._place(key)].properties.dtype
         return dtype
+
+    def dtype_name(self, key: str) -> str:
+        """The same, by its name in torch."""
+        return torch_name(self.dtype(key))
 
     def tensor(self, key: str) -> Tensor:
         """One tensor, whole.
@@ -162,7 +167,8 @@ def checkpoint_model(state: Mapping[str, Any], where: Path) -> tuple[dict[str, A
         CheckpointError: it does not.
     """
     try:
-        config, stage = state["config"], state["train"]["stage"]
-        return dict(config["model"]), int(config["stages"][stage]["layers"])
+        config, stage = state["config"], state["config"]["stages"][state["train"]["stage"]]
+        # Before widths could differ by stage, a run had one model.
+        return dict(stage.get("model", config["model"])), int(stage["layers"])
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise CheckpointError(f"{where}: state.json is damaged: {error!r}. {_MEND}") from None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, Any
 
 from megagrow.checkpoint import integrity
 from megagrow.checkpoint.store import STATE_FILE, CheckpointStore, read_state
@@ -18,13 +16,15 @@ from megagrow.config.build import build
 from megagrow.config.schema import ModelConfig
 from megagrow.config.source import Source
 from megagrow.conversion.config_keys import TOKEN_IDS
-from megagrow.conversion.distributed import CheckpointReader, checkpoint_model
 from megagrow.conversion.families import family_of, layout_of, write_config
 from megagrow.conversion.layout import Converted, check
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.conversion.safetensors_folder import SHARD_BYTES, SafetensorsWriter, read_json
 from megagrow.errors import CheckpointError
 from megagrow.model.shape import ModelShape, model_shape
+
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[int, int], None]
 """Told how many tensors are done, and of how many."""
@@ -92,6 +92,10 @@ def to_hugging_face(
         CheckpointError: the checkpoint or the output cannot be used, or the family or the tokenizer
             does not fit the model.
     """
+    import torch
+
+    from megagrow.conversion.distributed import CheckpointReader
+
     checkpoint = find_checkpoint(source)
     state = read_state(checkpoint)
     model, layers = stored_model(state, checkpoint)
@@ -111,7 +115,7 @@ def to_hugging_face(
     tensors = Converted(reader, stored_as, wanted, dtype)
     keys = list(tensors.keys())
     document |= {"torch_dtype": str(tensors.dtype(keys[0])).removeprefix("torch."), **named}
-    sizes = {key: torch.Size(tensors.shape(key)).numel() for key in keys}
+    sizes = {key: math.prod(tensors.shape(key)) for key in keys}
     needed = sum(count * tensors.dtype(key).itemsize for key, count in sizes.items())
     with SafetensorsWriter(output, shard_bytes=shard_bytes, needed_bytes=needed) as writer:
         for done, key in enumerate(keys, 1):
@@ -150,6 +154,8 @@ def stored_model(state: Mapping[str, Any], checkpoint: Path) -> tuple[ModelConfi
     Raises:
         MegagrowError: it does not, or has keys that this version does not know.
     """
+    from megagrow.conversion.distributed import checkpoint_model
+
     section, layers = checkpoint_model(state, checkpoint)
     where = Source(file=f"{checkpoint / STATE_FILE}: model", data=section, lines={})
     return build(ModelConfig, section, where), layers
@@ -190,6 +196,8 @@ def _token_ids(tokenizer: Path | None, shape: ModelShape) -> dict[str, int | Non
     file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
     if not file.is_file():
         return found
+    from tokenizers import Tokenizer
+
     try:
         loaded = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare exceptions

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from megagrow.checkpoint.store import CheckpointStore
 from megagrow.config.schema import ModelConfig
-from megagrow.conversion.distributed import write_checkpoint
 from megagrow.conversion.exporting import Progress, cut_shape
 from megagrow.conversion.families import is_needless, layout_of, read_config
 from megagrow.conversion.layout import Converted, TensorSource, check
@@ -26,6 +25,9 @@ from megagrow.conversion.safetensors_folder import (
     read_json,
 )
 from megagrow.model.shape import ModelShape, model_shape
+
+if TYPE_CHECKING:
+    import torch
 
 MODEL_FILE = "model.yaml"
 """The `model` section, inside the checkpoint's folder."""
@@ -132,8 +134,10 @@ def publish_weights(
     Raises:
         CheckpointError: the output cannot be written.
     """
+    from megagrow.conversion.distributed import write_checkpoint
+
     keys = list(tensors.keys())
-    sizes = {key: torch.Size(tensors.shape(key)).numel() for key in keys}
+    sizes = {key: math.prod(tensors.shape(key)) for key in keys}
     needed = sum(
         count * ((dtype or tensors.dtype(key)).itemsize + 4) for key, count in sizes.items()
     )

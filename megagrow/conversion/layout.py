@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from megagrow.errors import CheckpointError
 from megagrow.model.shape import ModelShape
 from megagrow.model.tensors import Role, TensorName, tensor_shape
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+WEIGHT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+"""Dtypes that weights may have, by their names in torch."""
 
 
 class TensorSource(Protocol):
@@ -28,6 +32,13 @@ class TensorSource(Protocol):
 
     def tensor(self, key: str) -> Tensor:
         """One of them."""
+
+
+class StoredSource(TensorSource, Protocol):
+    """Tensors that are stored."""
+
+    def dtype_name(self, key: str) -> str:
+        """The dtype of one, by its name in torch: known without importing torch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +89,8 @@ class Layout:
 
     def join(self, stored: StoredTensor, parts: Sequence[Tensor]) -> Tensor:
         """The stored tensor made of its parts."""
+        import torch
+
         if stored.interleaved:
             groups = self._groups(stored)
             dealt = [part.unflatten(0, (groups, -1)) for part in parts]
@@ -146,8 +159,14 @@ class Converted:
         name = self._wanted.by_key[key].parts[0]
         return self._source.dtype(self._stored_as.by_name[name].key)
 
+    def dtype_name(self, key: str) -> str:
+        """The same, by its name in torch."""
+        return str(self.dtype(key)).removeprefix("torch.")
+
     def tensor(self, key: str) -> Tensor:
         """One tensor in the target layout."""
+        import torch
+
         stored = self._wanted.by_key[key]
         parts = [self._fit(name, self._part(name)) for name in stored.parts]
         tensor = self._wanted.join(stored, parts)
@@ -171,12 +190,14 @@ class Converted:
         missing = rows - tensor.size(0)
         if missing <= 0:
             return tensor[:rows]
+        import torch
+
         assert name.role in (Role.TOKEN_EMBEDDING, Role.OUTPUT), name
         return torch.cat((tensor, tensor.new_zeros(missing, *tensor.shape[1:])))
 
 
 def check(
-    source: TensorSource,
+    source: StoredSource,
     layout: Layout,
     where: str,
     ignored: Callable[[str], bool] = lambda key: False,
@@ -213,10 +234,10 @@ def check(
                 f"{where}: {key} is {list(source.shape(key))}, and by its configuration it should "
                 f"be {list(layout.stored_shape(key))}: configuration and weights are of two models."
             )
-        if not source.dtype(key).is_floating_point or source.dtype(key).itemsize < 2:
+        if source.dtype_name(key) not in WEIGHT_DTYPES:
             raise CheckpointError(
-                f"{where}: {key} is {source.dtype(key)}: quantised weights cannot be converted; "
-                "dequantise them first."
+                f"{where}: {key} is torch.{source.dtype_name(key)}: quantised weights cannot be "
+                "converted; dequantise them first."
             )
 
 

@@ -32,6 +32,15 @@ def megatron_layout(shape: ModelShape) -> Layout:
     return Layout(shape=shape, tensors=tuple(_tensors(shape)))
 
 
+def unsplit(key: str) -> str:
+    """The key under which a model has what is stored as two tensors; of others, their own.
+
+    megatron-core stores gate and up apart and calls them one while it saves and loads
+    (`ShardedTensorFactory`).
+    """
+    return key[:-2] if key.endswith(("mlp.linear_fc1.weight_w", "mlp.linear_fc1.weight_v")) else key
+
+
 def _tensors(shape: ModelShape) -> Iterator[StoredTensor]:
     for name in tensor_names(shape):
         if name.role in (Role.KEY, Role.VALUE):

@@ -12,27 +12,29 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
+from megagrow.conversion.safetensors_file import (
+    TORCH_NAMES,
+    Content,
+    StoredBytes,
+    stored_bytes,
+    torch_dtype,
+    write_file,
+)
 from megagrow.errors import CheckpointError
 from megagrow.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 1000**3
 """Largest file that is written, unless one tensor is larger."""
-
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 
 
 class SafetensorsReader:
@@ -47,6 +49,7 @@ class SafetensorsReader:
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
+        self._stored: dict[str, dict[str, StoredBytes]] = {}
         self._files: dict[str, Any] = {}
         self._places = self._find()
 
@@ -54,25 +57,36 @@ class SafetensorsReader:
         """Names of the tensors."""
         return self._places.keys()
 
+    def stored(self, key: str) -> StoredBytes:
+        """Where a tensor lies, from its file's header."""
+        return self._headers(self._places[key])[key]
+
     def shape(self, key: str) -> tuple[int, ...]:
         """Size of a tensor, from its file's header."""
-        return tuple(self._slice(key).get_shape())
+        return self.stored(key).shape
+
+    def dtype_name(self, key: str) -> str:
+        """Dtype of a tensor, from its file's header, by its name in torch: `bfloat16`."""
+        code = self.stored(key).code
+        if code not in TORCH_NAMES:
+            raise CheckpointError(
+                f"{self._folder}: {key} has the dtype {code}, which is not known."
+            )
+        return TORCH_NAMES[code]
 
     def dtype(self, key: str) -> torch.dtype:
         """Dtype of a tensor, from its file's header."""
-        name = self._slice(key).get_dtype()
-        if name not in _DTYPES:
-            raise CheckpointError(
-                f"{self._folder}: {key} has the dtype {name}, which is not known."
-            )
-        return _DTYPES[name]
+        return torch_dtype(self.dtype_name(key))
 
     def tensor(self, key: str) -> Tensor:
         """One tensor; only its own bytes are read."""
+        name = self._places[key]
         try:
-            tensor: Tensor = self._open(self._places[key]).get_tensor(key)
-        except SafetensorError as error:
-            raise self._damaged(self._places[key], error) from None
+            if name not in self._files:
+                self._files[name] = safe_open(self._folder / name, framework="pt", device="cpu")
+            tensor: Tensor = self._files[name].get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise self._damaged(name, error) from None
         return tensor
 
     def _find(self) -> dict[str, str]:
@@ -80,7 +94,7 @@ class SafetensorsReader:
         if index.is_file():
             return self._read_index(index)
         if single.is_file():
-            return dict.fromkeys(self._open(SINGLE).keys(), SINGLE)
+            return dict.fromkeys(self._headers(SINGLE), SINGLE)
         raise CheckpointError(f"{self._folder}: {self._what_instead()}")
 
     def _what_instead(self) -> str:
@@ -118,7 +132,7 @@ class SafetensorsReader:
                 raise CheckpointError(
                     f"{self._folder}: {name} is missing, and {INDEX} names it. Fetch it again."
                 )
-            stored = set(self._open(name).keys())
+            stored = self._headers(name)
             lost = [key for key, file in places.items() if file == name and key not in stored]
             if lost:
                 raise CheckpointError(
@@ -127,16 +141,13 @@ class SafetensorsReader:
                 )
         return places
 
-    def _open(self, name: str) -> Any:
-        if name not in self._files:
+    def _headers(self, name: str) -> Mapping[str, StoredBytes]:
+        if name not in self._stored:
             try:
-                self._files[name] = safe_open(self._folder / name, framework="pt", device="cpu")
-            except (SafetensorError, OSError) as error:
+                self._stored[name] = stored_bytes(self._folder / name)
+            except (ValueError, OSError) as error:
                 raise self._damaged(name, error) from None
-        return self._files[name]
-
-    def _slice(self, key: str) -> Any:
-        return self._open(self._places[key]).get_slice(key)
+        return self._stored[name]
 
     def _damaged(self, name: str, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -168,7 +179,7 @@ class SafetensorsWriter:
     ) -> None:
         self._output = Path(output)
         self._shard_bytes = shard_bytes
-        self._waiting: dict[str, Tensor] = {}
+        self._waiting: dict[str, Content] = {}
         self._waiting_bytes = 0
         self._shards = 0
         self._places: dict[str, int] = {}
@@ -190,28 +201,32 @@ class SafetensorsWriter:
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def add(self, key: str, tensor: Tensor) -> None:
+    def add(self, key: str, content: Content) -> None:
         """Takes a tensor; it must not change before the block ends.
+
+        Args:
+            key: its name.
+            content: the tensor, or where it lies in another file: then its bytes are copied, and
+                take no memory.
 
         Raises:
             ValueError: the key was added before.
         """
         if key in self._places:
             raise ValueError(f"{key} is there already")
-        if self._waiting and self._waiting_bytes + tensor.nbytes > self._shard_bytes:
+        if self._waiting and self._waiting_bytes + content.nbytes > self._shard_bytes:
             self._flush()
-        tensor = tensor.detach().cpu().contiguous()
-        if tensor.untyped_storage().nbytes() != tensor.nbytes:
-            tensor = tensor.clone()  # else it would keep alive what it is a part of
-        self._waiting[key] = tensor
+        if not isinstance(content, StoredBytes):
+            content = content.detach().cpu().contiguous()
+            if content.untyped_storage().nbytes() != content.nbytes:
+                content = content.clone()  # else it would keep alive what it is a part of
+        self._waiting[key] = content
         self._places[key] = self._shards
-        self._waiting_bytes += tensor.nbytes
+        self._waiting_bytes += content.nbytes
 
     def _flush(self) -> None:
-        path = self.folder / f"shard-{self._shards}"
         with _writing(self._output):
-            save_file(self._waiting, path, metadata={"format": "pt"})
-            path.chmod(self.folder.stat().st_mode & 0o666)  # the library's is its owner's alone
+            write_file(self.folder / f"shard-{self._shards}", self._waiting)
         self._shards += 1
         self._total_bytes += self._waiting_bytes
         self._waiting, self._waiting_bytes = {}, 0

@@ -7,7 +7,7 @@ are changed where they are and the result is the same under every layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import chain
 
 import numpy as np
@@ -26,7 +26,13 @@ SeedOf = Callable[[str], int]
 
 
 def adjust(
-    shards: Shards, growth: GrowthPlan, moments: MomentPolicy, shape: ModelShape, seed_of: SeedOf
+    shards: Shards,
+    growth: GrowthPlan,
+    moments: MomentPolicy,
+    shape: ModelShape,
+    seed_of: SeedOf,
+    *,
+    complete: Collection[str] = (),
 ) -> None:
     """Changes grown master weights and moments in place.
 
@@ -36,12 +42,15 @@ def adjust(
         moments: what happens to moments.
         shape: the grown model.
         seed_of: seeds of the noise.
+        complete: keys of weights that need no zeros and no noise any more.
     """
     for owned, weight in chain(
         zip(shards.owned, shards.tensors["param"], strict=True),
         zip(shards.frozen, shards.frozen_tensors, strict=True),
     ):
         key = owned.block.key
+        if key in complete:
+            continue
         if layer_of(key) in growth.zeroed and is_residual_output(key):
             weight.zero_()
         elif growth.noise:

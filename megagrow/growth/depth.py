@@ -24,11 +24,15 @@ def plan_growth(transition: TransitionConfig, old_layers: int, new_layers: int) 
     """
     layer_map = OPERATORS[transition.operator](old_layers, new_layers, transition)
     plan = copy_plan(transition.operator, old_layers, layer_map)
+    predicts = transition.operator == "lesa"
+    first_norms = transition.lesa is not None and transition.lesa.norms == "first"
     zero = transition.operator == "expand" or transition.new_output == "zero"
     return replace(
         plan,
         zeroed=plan.added if zero else frozenset(),
         masked=plan.added if transition.new_output == "mask" else frozenset(),
+        predicted=plan.added if predicts else frozenset(),
+        norms_of=0 if predicts and first_norms else None,
         noise=transition.noise,
     )
 
@@ -123,18 +127,14 @@ def first(old: int, new: int, _: TransitionConfig) -> LayerMap:
     return list(range(new))
 
 
-def between(old: int, new: int) -> tuple[GrowthPlan, dict[int, int]]:
+def lesa(old: int, new: int, _: TransitionConfig) -> LayerMap:
     """LESA: a new layer between each of the last pairs of neighbours (arXiv 2502.13794).
 
-    32 -> 48 expands the pairs (15, 16) to (30, 31), as in the authors' notebook.
-
-    Returns:
-        The plan, in which a new layer is a copy of the one before it, for what is not predicted;
-        and for every new layer the old one before it.
-
-    Raises:
-        ConfigError: there are not as many pairs.
+    32 -> 48 expands the pairs (15, 16) to (30, 31), as in the authors' notebook. What of a new
+    layer is not predicted is a copy of the one before it.
     """
+    if old < 3:
+        raise ConfigError(f"lesa learns from triples of layers: 3 are needed, not {old}")
     if not old < new < 2 * old:
         raise ConfigError(
             f"lesa makes {old + 1} to {2 * old - 1} layers of {old}, not {new}; nearest: "
@@ -142,20 +142,27 @@ def between(old: int, new: int) -> tuple[GrowthPlan, dict[int, int]]:
         )
     first = 2 * old - 1 - new
     layer_map: LayerMap = []
-    left_of: dict[int, int] = {}
     for layer in range(old):
-        layer_map.append(layer)
-        if first <= layer < old - 1:
-            left_of[len(layer_map)] = layer
-            layer_map.append(layer)
-    return copy_plan("lesa", old, layer_map), left_of
+        layer_map += [layer, layer] if first <= layer < old - 1 else [layer]
+    return layer_map
+
+
+def learned(old: int, new: int, _: TransitionConfig) -> LayerMap:
+    """LiGO: every layer a learned sum of all old ones (arXiv 2303.00980).
+
+    What is said here is only what the sums begin with: src(i) = i mod l.
+    """
+    if new < old:
+        raise ConfigError(f"learned needs at least {old} layers, not {new}")
+    return [layer % old for layer in range(new)]
 
 
 OPERATORS: Mapping[str, Callable[[int, int, TransitionConfig], LayerMap]] = MappingProxyType(
     {
         operator.__name__: operator
         for operator in (
-            none, stack, append, interleave, pattern, overlap, expand, middle, random, first,
+            none, stack, append, interleave, pattern, overlap, expand, middle, random, first, lesa,
+            learned,
         )
     }
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from megagrow.growth.moments import MomentPolicy
 from megagrow.growth.plan import GrowthPlan
@@ -28,15 +28,23 @@ def is_residual_output(key: str) -> bool:
     return any(name in key for name in _RESIDUAL_OUTPUTS)
 
 
+def without(source: Source, keys: Collection[str]) -> Source:
+    """The same, but that some tensors come from no old one."""
+    return (lambda key: None if key in keys else source(key)) if keys else source
+
+
 def weight_source(growth: GrowthPlan) -> Source:
-    """Where the weights of a grown model come from."""
+    """Where the weights of a grown model come from; for a predicted one, what stands in for it."""
     layer_map = growth.layer_map
 
     def source(key: str) -> str | None:
         match = _LAYER.search(key)
         if match is None:
             return key
-        old = layer_map[int(match["layer"])]
+        new = int(match["layer"])
+        old = layer_map[new]
+        if growth.norms_of is not None and new in growth.predicted and "norm" in key:
+            old = growth.norms_of
         if old is None:
             return None
         return f"{key[: match.start()]}{match['before']}{old}{match['after']}{key[match.end() :]}"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from megagrow.checkpoint import integrity
 from megagrow.checkpoint.store import read_state
 from megagrow.config.schema import ModelConfig
-from megagrow.conversion.distributed import CheckpointReader
 from megagrow.conversion.exporting import (
     TOKENIZER_FILES,
     Progress,
@@ -23,18 +22,23 @@ from megagrow.conversion.exporting import (
 )
 from megagrow.conversion.families import is_needless, layout_of, read_config, write_config
 from megagrow.conversion.importing import as_stored, model_yaml, publish_weights
-from megagrow.conversion.layout import Converted, TensorSource, check
+from megagrow.conversion.layout import Converted, Layout, TensorSource, check
 from megagrow.conversion.megatron_names import megatron_layout
+from megagrow.conversion.safetensors_file import Content, itemsize, torch_dtype, torch_name
 from megagrow.conversion.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
-from megagrow.growth.offline import GrownTensors
 from megagrow.growth.plan import GrowthPlan
-from megagrow.growth.seeds import draw_seed, noise_seed
-from megagrow.growth.width.operator import WidthOperator
+from megagrow.growth.verbatim import copied_tensors
 from megagrow.model.shape import ModelShape, model_shape
-from megagrow.model.tensors import TensorName
+
+if TYPE_CHECKING:  # a folder that grows by copies of layers needs no torch, which is slow to start
+    import torch
+
+    from megagrow.growth.offline import GrownTensors
+    from megagrow.growth.whole_tensors import Predicted
+    from megagrow.growth.width.operator import WidthOperator
 
 SHARD_BYTES = 2 * 1000**3
-"""Largest file of a Hugging Face folder: one is in memory at a time."""
+"""Largest file of a Hugging Face folder; what is no copy of one is in memory at a time."""
 
 _MEND = "Give another checkpoint of the run: older ones lie beside it."
 
@@ -58,11 +62,17 @@ class StoredModel:
     family: str | None
     """Its `model_type` in transformers; None: it is a checkpoint of ours."""
 
+    layout: Layout
+    """How it is stored."""
+
+    files: SafetensorsReader | None
+    """Its files, where it is a Hugging Face folder."""
+
     tensors: TensorSource
     """Its weights under megatron-core's keys."""
 
-    dtype: torch.dtype
-    """Of its weights; `tensors` may be fp32 master weights."""
+    dtype: str
+    """Of its weights, by its name in torch (`bfloat16`); `tensors` may be fp32 master weights."""
 
 
 def open_model(source: Path, *, verify: bool = True) -> StoredModel:
@@ -85,8 +95,7 @@ def grow_model(
     model: ModelConfig,
     *,
     width: WidthOperator | None = None,
-    predicted: Callable[[TensorName], torch.Tensor | None] = lambda name: None,
-    norms_of: int | None = None,
+    predicted: Callable[[str], Predicted] = lambda key: {},
     seed: int = 1234,
     dtype: torch.dtype | None = None,
     progress: Progress = lambda done, total: None,
@@ -100,8 +109,6 @@ def grow_model(
         model: the new widths; other keys are the old one's.
         width: how tensors get wider; None: they do not.
         predicted: tensors of new layers that are not copies (`growth.lesa.layers`).
-        norms_of: the old layer that the norms of new layers are copied from; None: the same as all
-            else.
         seed: of drawn layers and noise, as if a run with this seed grew before its stage 1.
         dtype: of the weights; None: as they are.
         progress: told how far it is.
@@ -117,26 +124,39 @@ def grow_model(
     shape = replace(
         model_shape(model, growth.new_layers), padded_vocab_size=rows, seq_length=positions
     )
-    grown = GrownTensors(
-        old.tensors,
-        growth,
-        old.shape,
-        shape,
-        init=model.init,
-        draw_seed=draw_seed(seed, 1),
-        noise_seed=noise_seed(seed, 1),
-        width=width,
-        predicted=predicted,
-        norms_of=norms_of,
-    )
-    kind = dtype or old.dtype
-    if old.family is not None:
-        return _write_folder(old, old.family, output, grown, model, shape, kind, progress)
+
+    def grown() -> GrownTensors:
+        from megagrow.growth.offline import GrownTensors
+        from megagrow.growth.seeds import draw_seed, noise_seed
+        from megagrow.growth.whole_tensors import WholeTensors
+
+        whole = WholeTensors(
+            growth,
+            old.shape,
+            shape,
+            init=model.init,
+            draw_seed=draw_seed(seed, 1),
+            noise_seed=noise_seed(seed, 1),
+            width=width,
+        )
+        return GrownTensors(old.tensors, whole, predicted)
+
+    kind = old.dtype if dtype is None else torch_name(dtype)
+    if old.files is not None and old.family is not None:
+        wanted = layout_of(old.family, shape)
+        contents = _contents(
+            old.files,
+            _copies(old.files, growth, old.layout, wanted, kind) if width is None else {},
+            lambda: Converted(grown(), megatron_layout(shape), wanted, torch_dtype(kind)),
+        )
+        document = write_config(old.family, model, shape)
+        return _write_folder(old.folder, output, wanted, contents, document, kind, progress)
     text = model_yaml(old.folder, model, growth.new_layers, {})
     origin = {"grown": {"operator": growth.operator, "from": str(old.folder)}}
     return publish_weights(
-        grown, output, model, growth.new_layers, text, origin, dtype=kind, progress=progress
-    )
+        grown(), output, model, growth.new_layers, text, origin,
+        dtype=torch_dtype(kind), progress=progress,
+    )  # fmt: skip
 
 
 def _open_folder(folder: Path) -> StoredModel:
@@ -146,19 +166,22 @@ def _open_folder(folder: Path) -> StoredModel:
     shape = as_stored(model_shape(found.model, found.layers), reader)
     stored_as = layout_of(found.family, shape, reader.keys())
     check(reader, stored_as, str(folder), ignored=lambda key: is_needless(found.family, shape, key))
-    tensors = Converted(reader, stored_as, megatron_layout(shape))
     return StoredModel(
         folder=folder,
         model=found.model,
         layers=found.layers,
         shape=shape,
         family=found.family,
-        tensors=tensors,
-        dtype=tensors.dtype(next(iter(tensors.keys()))),
+        layout=stored_as,
+        files=reader,
+        tensors=Converted(reader, stored_as, megatron_layout(shape)),
+        dtype=reader.dtype_name(next(iter(stored_as.by_key))),
     )
 
 
 def _open(source: Path, verify: bool) -> StoredModel:
+    from megagrow.conversion.distributed import CheckpointReader
+
     checkpoint = find_checkpoint(source)
     state = read_state(checkpoint)
     model, layers = stored_model(state, checkpoint)
@@ -174,36 +197,49 @@ def _open(source: Path, verify: bool) -> StoredModel:
         layers=layers,
         shape=shape,
         family=None,
+        layout=layout,
+        files=None,
         tensors=CheckpointReader(checkpoint, masters=True),
-        dtype=weights.dtype(next(iter(layout.by_key))),
+        dtype=torch_name(weights.dtype(next(iter(layout.by_key)))),
     )
 
 
+def _copies(
+    files: SafetensorsReader, growth: GrowthPlan, old: Layout, new: Layout, dtype: str
+) -> dict[str, str]:
+    """What is in the old files already, byte for byte: new keys and old ones."""
+    copies = copied_tensors(growth, old, new)
+    return {key: origin for key, origin in copies.items() if files.dtype_name(origin) == dtype}
+
+
+def _contents(
+    files: SafetensorsReader, copies: Mapping[str, str], make: Callable[[], Converted]
+) -> Callable[[str], Content]:
+    """What each key of the new folder holds; all but copies is made, tensor by tensor."""
+    made = functools.cache(make)
+    return lambda key: files.stored(copies[key]) if key in copies else made().tensor(key)
+
+
 def _write_folder(
-    old: StoredModel,
-    family: str,
+    source: Path,
     output: Path,
-    grown: GrownTensors,
-    model: ModelConfig,
-    shape: ModelShape,
-    dtype: torch.dtype,
+    layout: Layout,
+    contents: Callable[[str], Content],
+    document: dict[str, Any],
+    dtype: str,
     progress: Progress,
 ) -> int:
-    document: dict[str, Any] = write_config(family, model, shape)
-    file = old.folder / "config.json"
+    file = source / "config.json"
     ids = read_config(read_json(file), file, vocab_padding=1).token_ids
-    document |= {"torch_dtype": str(dtype).removeprefix("torch."), **ids}
-    tensors = Converted(grown, megatron_layout(shape), layout_of(family, shape), dtype)
-    keys = list(tensors.keys())
-    sizes = {key: torch.Size(tensors.shape(key)).numel() for key in keys}
-    needed = sum(sizes.values()) * dtype.itemsize
+    document |= {"torch_dtype": dtype, **ids}
+    count = sum(math.prod(layout.stored_shape(key)) for key in layout.by_key)
+    needed = count * itemsize(dtype)
     with SafetensorsWriter(output, shard_bytes=SHARD_BYTES, needed_bytes=needed) as writer:
-        for done, key in enumerate(keys, 1):
-            # Copies of one layer may be one tensor in memory, which no such file can hold twice.
-            writer.add(key, tensors.tensor(key).clone())
-            progress(done, len(keys))
+        for done, key in enumerate(layout.by_key, 1):
+            writer.add(key, contents(key))
+            progress(done, len(layout.by_key))
         text = json.dumps(document, indent=2) + "\n"
         (writer.folder / "config.json").write_text(text, encoding="utf-8")
-        if any((old.folder / name).is_file() for name in TOKENIZER_FILES):
-            copy_tokenizer(old.folder, writer.folder)
-    return sum(sizes.values())
+        if any((source / name).is_file() for name in TOKENIZER_FILES):
+            copy_tokenizer(source, writer.folder)
+    return count

@@ -33,6 +33,13 @@ class GrowthPlan:
     masked: frozenset[int] = frozenset()
     """New layers whose residual branches are multiplied by a mask that rises from 0 to 1."""
 
+    predicted: frozenset[int] = frozenset()
+    """New layers whose matrices LESA predicts from the old layers below and above; the rest of them
+    is what `sources` says."""
+
+    norms_of: int | None = None
+    """The old layer that predicted layers take their norms from; unset: what `sources` says."""
+
     noise: float = 0.0
     """Share a of noise mixed into every matrix: (1 - a) W + a e."""
 
@@ -73,6 +80,13 @@ class GrowthPlan:
             else:
                 added.add(layer)
         return frozenset(added)
+
+    @property
+    def left_of(self) -> dict[int, int]:
+        """For every predicted layer the old one below it; the one above is the next old one."""
+        layer_map = self.layer_map
+        left = {layer: layer_map[layer] for layer in sorted(self.predicted)}
+        return {layer: old for layer, old in left.items() if old is not None}
 
     @property
     def connection_rate(self) -> float:

@@ -37,6 +37,8 @@ def _schedule_warnings(config: RunConfig, stage_tokens: Sequence[int]) -> list[s
         rate, name = stages[first].learning_rate, stages[first].name
         length = sum(stage_tokens[first:end])
         span = f"the schedule that starts at stage {name!r} lasts {format_count(length)} tokens"
+        if not length:
+            continue  # a base model, not trained
         if rate.warmup >= length:
             found.append(f"{span}, all of them warmup ({format_count(rate.warmup)})")
         elif rate.decay == "wsd":

@@ -42,6 +42,8 @@ def growth_traffic(old: StagePlan, new: StagePlan) -> GrowthTraffic | None:
         return None
     weights = weight_source(growth)
     moments = moment_source(growth, moment_policy(transition), weights)
+    if new.widens or growth.operator == "learned":
+        return _whole_tensors(old, new, 1 if moments is None else 3)
     before, after = _placement(old), _placement(new)
     kinds = [traffic(before, after, weights)]
     if moments is not None:
@@ -51,6 +53,18 @@ def growth_traffic(old: StagePlan, new: StagePlan) -> GrowthTraffic | None:
         moved=_FP32_BYTES * sum(kind.received for kind in kinds),
         most_received=_FP32_BYTES * sum(kind.most_received for kind in kinds),
     )
+
+
+def _whole_tensors(old: StagePlan, new: StagePlan, kinds: int) -> GrowthTraffic:
+    """Where every tensor is made whole: the old ones are gathered, the new ones scattered.
+
+    Each process makes an equal part, and has that much of what it needs itself.
+    """
+    world = new.data_parallel * new.config.parallel.tensor * new.config.parallel.pipeline
+    held = max(rank.optimizer for rank in new.memory) // 3
+    gathered = old.parameters.total * _FP32_BYTES // world
+    received = kinds * (gathered + held) * (world - 1) // world
+    return GrowthTraffic(filled=kinds * held, moved=received * world, most_received=received)
 
 
 def _placement(stage: StagePlan) -> Placement:

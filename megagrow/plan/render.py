@@ -21,7 +21,7 @@ from megagrow.plan.growth_traffic import LINK_GB_PER_SECOND, growth_traffic
 from megagrow.plan.hardware import Hardware
 from megagrow.plan.schedule import RunPlan, StagePlan
 from megagrow.plan.splits import Split
-from megagrow.units import format_bytes, format_count, format_duration
+from megagrow.units import format_bytes, format_count, format_duration, format_flops
 
 WIDTH = 100
 """Columns of the output."""
@@ -98,6 +98,7 @@ def _stage_dict(stage: StagePlan, before: StagePlan | None) -> dict[str, Any]:
     result: dict[str, Any] = {
         "name": stage.name,
         "layers": stage.shape.num_layers,
+        "hidden_size": stage.shape.hidden_size,
         "parameters": stage.parameters.total,
         "non_embedding_parameters": stage.parameters.non_embedding,
         "steps": stage.steps,
@@ -105,6 +106,7 @@ def _stage_dict(stage: StagePlan, before: StagePlan | None) -> dict[str, Any]:
         "tokens": stage.tokens,
         "first_token": stage.first_token,
         "flops": float(stage.flops),
+        "growth_flops": float(stage.growth_flops),
         "flops_per_token": stage.flops_per_token.total,
         "global_batch": stage.config.batch.global_size,
         "micro_batch": stage.config.batch.micro_size,
@@ -143,6 +145,7 @@ def _stage_dict(stage: StagePlan, before: StagePlan | None) -> dict[str, Any]:
     if stage.growth is not None and transition is not None:
         result["transition"] = {
             "operator": transition.operator,
+            "width": None if transition.width is None else transition.width.operator,
             "optimizer": transition.optimizer,
             "learning_rate": transition.learning_rate,
             "sources": [[list(pair) for pair in pairs] for pairs in stage.growth.sources],
@@ -303,7 +306,7 @@ def _transition_table(plan: RunPlan) -> Table:
         else:
             grown = layers = rate = ""
             if stage.grows:
-                grown = text.growth(transition, stage.growth)
+                grown = text.growth(transition, stage.growth, stage.shape)
                 layers = text.layer_map(stage.growth.layer_map) if stage.growth.is_copy else ""
                 rate = f"{stage.growth.connection_rate:.1%}"
             start = (
@@ -348,6 +351,11 @@ def _growth_lines(plan: RunPlan) -> list[str]:
                 for warning in ("; ".join(stage.timing.warnings),)
                 if warning
             ]
+        if stage.growth_flops:
+            lines.append(
+                f"into {stage.name}: learning how to grow takes "
+                f"{format_flops(stage.growth_flops)}, which the run is charged with"
+            )
         lines += _traffic_lines(before, stage)
     return lines
 

@@ -5,21 +5,22 @@ The trainer follows the same plan that `--plan` prints. Pure Python: no torch, n
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from megagrow.config.schema import ParallelConfig, RunConfig, StageConfig
-from megagrow.errors import ConfigError, DataError, LayoutError
-from megagrow.growth.depth import plan_growth
+from megagrow.errors import DataError, LayoutError
 from megagrow.growth.plan import GrowthPlan
-from megagrow.growth.timing import GrowthTiming, timing
+from megagrow.growth.timing import GrowthTiming
 from megagrow.growth.trained import trains
+from megagrow.growth.width.masks import MASK_TURNS, mask_value
 from megagrow.model.flops import Parameters, TrainFlops, flops_per_token, parameters
 from megagrow.model.memory import MemoryModel, RankMemory
 from megagrow.model.shape import ModelShape, model_shape
 from megagrow.plan import advice, world
 from megagrow.plan.splits import Split, plan_splits
+from megagrow.plan.stage_growth import growth_flops, growth_timing, stage_growth, stage_steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,9 @@ class StagePlan:
 
     shape: ModelShape
     """The model it trains."""
+
+    shape_before: ModelShape | None
+    """The model of the stage before; unset in the first stage."""
 
     parameters: Parameters
     """Weights of that model."""
@@ -60,7 +64,10 @@ class StagePlan:
     """Tokens trained on before the stage."""
 
     first_flops: int
-    """Training FLOPs spent before the stage."""
+    """Training FLOPs spent before the stage's first step, its growth's among them."""
+
+    growth_flops: int
+    """Training FLOPs of the growth that leads into the stage: 0 unless how to grow is learned."""
 
     flops_per_token: TrainFlops
     """FLOPs of one token."""
@@ -89,8 +96,14 @@ class StagePlan:
 
     @property
     def grows(self) -> bool:
-        """Whether the model has other layers than in the stage before."""
-        return self.growth is not None and self.growth.operator != "none"
+        """Whether the model has other layers, or wider ones, than in the stage before."""
+        deepens = self.growth is not None and self.growth.operator != "none"
+        return deepens or self.widens
+
+    @property
+    def widens(self) -> bool:
+        """Whether the model has wider layers than in the stage before."""
+        return self.config.transition is not None and self.config.transition.width is not None
 
     def trains(self, key: str) -> bool:
         """Whether a weight is trained, by its key in a checkpoint."""
@@ -107,6 +120,16 @@ class StagePlan:
         if not self.masked or self.config.transition is None:
             return 1.0
         return min(1.0, (tokens - self.first_token) / self.config.transition.mask_tokens)
+
+    def channel_masks_at(self, tokens: int) -> tuple[float, ...]:
+        """The masks of new channels, by turn, after `tokens` tokens of the run; none: no mask."""
+        transition = self.config.transition
+        width = None if transition is None else transition.width
+        if width is None or width.mask_tokens is None:
+            return ()
+        since = tokens - self.first_token
+        turns = sorted(set(MASK_TURNS.values()))
+        return tuple(mask_value(since, width.mask_tokens, turn) for turn in turns)
 
     @property
     def lowest_trained_layer(self) -> int | None:
@@ -222,8 +245,13 @@ class RunPlan:
         return stage.first_token + (step - stage.first_step) * stage.step_tokens
 
     def flops_at(self, step: int) -> int:
-        """Training FLOPs spent after `step` optimizer steps. Raises as `stage_at`."""
-        stage = self.stage_at(step)
+        """Training FLOPs spent after `step` optimizer steps. Raises as `stage_at`.
+
+        Where a stage begins, those of its growth are still to come.
+        """
+        self.stage_at(step)
+        firsts = [stage.first_step for stage in self.stages]
+        stage = self.stages[max(0, bisect_left(firsts, step) - 1)]
         tokens = (step - stage.first_step) * stage.step_tokens
         return stage.first_flops + tokens * stage.flops_per_token.total
 
@@ -279,7 +307,7 @@ def _plan_stage(
 ) -> StagePlan:
     stage = config.stages[index]
     parallel, batch = stage.parallel, stage.batch
-    shape = model_shape(config.model, stage.layers)
+    shape = model_shape(stage.model, stage.layers)
     data_parallel = world_size // (parallel.tensor * parallel.pipeline)
     memory = MemoryModel(
         shape=shape,
@@ -289,7 +317,7 @@ def _plan_stage(
         precision=config.precision,
         dropout=config.model.dropout > 0,
     )
-    growth = _growth(stage, previous)
+    growth = None if previous is None else stage_growth(stage, shape, previous.shape)
     added = previous.added if previous else frozenset()
     if growth is not None and growth.operator != "none":
         added = growth.added
@@ -297,24 +325,35 @@ def _plan_stage(
         splits = plan_splits(memory, previous.layout if previous else None)
     except LayoutError as error:
         raise LayoutError(f"stage {stage.name!r}: {error}") from None
+    per_token = _flops(stage, shape, added)
+    steps = stage_steps(stage, shape.seq_length)
+    growing = growth_flops(
+        stage,
+        None if previous is None else previous.shape,
+        shape,
+        per_token.total * batch.global_size * shape.seq_length,
+        steps,
+    )
     return StagePlan(
         index=index,
         config=stage,
         shape=shape,
+        shape_before=None if previous is None else previous.shape,
         parameters=parameters(shape),
         layout=splits[-1].layout,
         splits=splits,
         data_parallel=data_parallel,
         micro_batches=batch.global_size // (batch.micro_size * data_parallel),
-        steps=stage_steps(stage, shape.seq_length),
+        steps=steps,
         first_step=previous.end_step if previous else 0,
         first_token=previous.end_token if previous else 0,
-        first_flops=previous.end_flops if previous else 0,
-        flops_per_token=_flops(stage, shape, added),
+        first_flops=(previous.end_flops if previous else 0) + growing,
+        growth_flops=growing,
+        flops_per_token=per_token,
         memory=_memory(memory, splits[-1].layout, stage, added),
         growth=growth,
         added=added,
-        timing=_timing(config, index, shape),
+        timing=growth_timing(config, index, shape),
     )
 
 
@@ -356,35 +395,3 @@ def _flops(stage: StageConfig, shape: ModelShape, added: frozenset[int]) -> Trai
         trainable_embedding=head and shape.tie_embeddings,
         trainable_output=head,
     )
-
-
-def stage_steps(stage: StageConfig, seq_length: int) -> int:
-    """Optimizer steps of a stage: its tokens in whole steps, rounded up."""
-    return -(-stage.tokens // (stage.batch.global_size * seq_length))
-
-
-def _growth(stage: StageConfig, previous: StagePlan | None) -> GrowthPlan | None:
-    if previous is None or stage.transition is None:
-        return None
-    if stage.transition.mask_tokens > stage.tokens:
-        raise ConfigError(
-            f"stage {stage.name!r}: the mask rises over {stage.transition.mask_tokens} tokens and "
-            f"the stage has {stage.tokens}; make mask_tokens smaller, or the stage longer"
-        )
-    try:
-        return plan_growth(stage.transition, previous.config.layers, stage.layers)
-    except ConfigError as error:
-        raise ConfigError(f"stage {stage.name!r}: {error}") from None
-
-
-def _timing(config: RunConfig, index: int, shape: ModelShape) -> GrowthTiming | None:
-    """The guideline for a growth, with the tokens at the new depth as the target's budget."""
-    stages = config.stages
-    if index == 0 or stages[index].layers == stages[index - 1].layers:
-        return None
-    budget = 0
-    for stage in stages[index:]:
-        if stage.layers != shape.num_layers:
-            break
-        budget += stage_steps(stage, shape.seq_length) * stage.batch.global_size * shape.seq_length
-    return timing(parameters(shape).non_embedding, budget)

@@ -8,6 +8,7 @@ from itertools import groupby
 from megagrow.config.schema import LearningRateConfig, TransitionConfig
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.timing import Experiment
+from megagrow.model.shape import ModelShape
 from megagrow.units import format_count
 
 LONGEST_LAYOUT = 8
@@ -46,9 +47,23 @@ def layer_map(sources: Sequence[int | None]) -> str:
     return ", ".join(parts)
 
 
-def growth(transition: TransitionConfig, plan: GrowthPlan) -> str:
-    """An operator and what it does to new layers: `stack 2 -> 4, new ones zero, noise 20%`."""
-    parts = [f"{transition.operator} {plan.old_layers} -> {plan.new_layers}"]
+def growth(transition: TransitionConfig, plan: GrowthPlan, shape: ModelShape) -> str:
+    """Operators and what they do: `stack 2 -> 4, new ones zero, noise 20%`.
+
+    Args:
+        transition: what was asked for.
+        plan: what comes of it in depth.
+        shape: the grown model.
+    """
+    parts = []
+    if plan.operator != "none":
+        parts.append(f"{plan.operator} {plan.old_layers} -> {plan.new_layers}")
+    if transition.width is not None:
+        layer = shape.layers[0]
+        parts.append(
+            f"{transition.width.operator} to hidden {shape.hidden_size}, "
+            f"{layer.num_attention_heads} heads, FFN {layer.ffn_hidden_size}"
+        )
     if plan.zeroed:
         parts.append("new ones zero")
     if plan.masked:

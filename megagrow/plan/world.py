@@ -60,12 +60,12 @@ def check_shapes(config: RunConfig) -> None:
     """
     for stage in config.stages:
         tensor = stage.parallel.tensor
-        for layer in model_shape(config.model, stage.layers).layers:
+        for layer in model_shape(stage.model, stage.layers).layers:
             width = layer.ffn_hidden_size
             if width % tensor:
                 raise LayoutError(
                     f"stage {stage.name!r}: the FFN width {width} that follows from hidden_size "
-                    f"{config.model.hidden_size} is not divisible by tensor parallel {tensor}; "
+                    f"{stage.model.hidden_size} is not divisible by tensor parallel {tensor}; "
                     f"set model.ffn_hidden_size to {nearest_multiple(tensor, width)}, or tensor to "
                     f"{nearest_divisor(width, tensor)}"
                 )

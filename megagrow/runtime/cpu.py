@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 _MARK = "_megagrow_cpu_stand_in"
 
@@ -121,6 +122,7 @@ def install() -> None:
     _patch_tensor_methods()
     _patch_cuda_namespace()
     _patch_megatron_rng()
+    _patch_parameter_gather()
 
 
 def _stand_in(owner: Any, name: str, replacement: Any) -> None:
@@ -258,6 +260,28 @@ def _patch_megatron_rng() -> None:
     _stand_in(random, "_set_cuda_rng_state", set_state)
     # A fork of the "CUDA" generator moves the CPU's and puts it back: here that is no accident.
     logging.getLogger(random.__name__).addFilter(_is_not_rng_warning)
+
+
+def _patch_parameter_gather() -> None:
+    """megatron-core's gather of weights after an update: in place, where gloo's own is not.
+
+    Gloo gathers into memory of its own, as large as all weights, and copies them out of it.
+    """
+    from megatron.core.distributed import param_and_grad_buffer
+
+    gather = param_and_grad_buffer.dist_all_gather_func
+
+    def in_place(
+        output: torch.Tensor, mine: torch.Tensor, *, group: dist.ProcessGroup, async_op: bool
+    ) -> Any:
+        shards = output.chunk(group.size())
+        if async_op or shards[group.rank()].data_ptr() != mine.data_ptr():
+            return gather(output, mine, group=group, async_op=async_op)
+        for rank, shard in enumerate(shards):
+            dist.broadcast(shard, dist.get_global_rank(group, rank), group=group)
+        return None
+
+    _stand_in(param_and_grad_buffer, "dist_all_gather_func", in_place)
 
 
 def _is_not_rng_warning(record: logging.LogRecord) -> bool:

@@ -44,6 +44,26 @@ def set_up(
     )
 
 
+def ensure(*, tensor: int = 1, pipeline: int = 1, virtual: int | None = None) -> None:
+    """Sets groups of these sizes up, unless they are; others are torn down first.
+
+    All ranks must call it at the same point. Errors as `set_up`.
+    """
+    if parallel_state.model_parallel_is_initialized():
+        if sizes() == (tensor, pipeline, virtual):
+            if virtual is not None:
+                parallel_state.set_virtual_pipeline_model_parallel_rank(0)
+            return
+        tear_down()
+    set_up(tensor=tensor, pipeline=pipeline, virtual=virtual)
+
+
+def sizes() -> tuple[int, int, int | None]:
+    """Tensor, pipeline and virtual pipeline size of the groups there are."""
+    virtual = parallel_state.get_virtual_pipeline_model_parallel_world_size()
+    return tensor_size(), pipeline_size(), virtual
+
+
 def check(world_size: int, *, tensor: int, pipeline: int, virtual: int | None = None) -> None:
     """Refuse a layout that ``world_size`` processes cannot hold.
 
@@ -79,18 +99,30 @@ def tear_down() -> None:
     while mine:
         dist.destroy_process_group(mine.pop())
     parallel_state.destroy_model_parallel()
-    # What megatron-core forgets to forget (0.16.1): two names, and in a cache every rotary
-    # embedding there ever was, each with the group it was made for.
+    # What megatron-core forgets to forget (0.16.1): two names, and (`forget_models`) in a cache
+    # every rotary embedding there ever was, each with the group it was made for.
     parallel_state._INTRA_PARTIAL_DATA_PARALLEL_GROUP_WITH_CP = None
     parallel_state._INTRA_PARTIAL_DATA_PARALLEL_GROUP_WITH_CP_GLOO = None
+    forget_models()
+
+
+def forget_models() -> None:
+    """Lets go of the models that used the groups, in megatron-core's caches and in cycles.
+
+    A communicator closes with its last reference, and models refer to theirs.
+    """
     getattr(RotaryEmbedding.forward, "cache_clear", int)()
-    # A communicator closes with its last reference, and models refer to theirs in cycles.
     gc.collect()
 
 
 def tensor_size() -> int:
     """Number of processes that share each layer."""
     return int(parallel_state.get_tensor_model_parallel_world_size())
+
+
+def tensor_rank() -> int:
+    """Which part of each layer this process has, from 0."""
+    return int(parallel_state.get_tensor_model_parallel_rank())
 
 
 def pipeline_rank() -> int:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -197,6 +197,15 @@ def barrier() -> None:
     """Wait until every process of the run is here."""
     if world_size() > 1:
         dist.barrier(device_ids=[torch.cuda.current_device()] if device.is_cuda() else None)
+
+
+def gather_objects(mine: T) -> list[T]:
+    """What every process has, by rank."""
+    if world_size() == 1:
+        return [mine]
+    everyone: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
 
 
 def broadcast_object(obj: T, source: int = 0) -> T:

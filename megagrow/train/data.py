@@ -48,7 +48,9 @@ def open_data(config: RunConfig, plan: RunPlan) -> RunData:
         held_out = bool(config.data.validation_fraction)
         validation = _datasets(config, buckets, "validation") if held_out else {}
     samples = [
-        (stage.config, stage.steps * stage.config.batch.global_size) for stage in plan.stages
+        (stage.config, stage.steps * stage.config.batch.global_size)
+        for stage in plan.stages
+        if stage.steps
     ]
     taken = epochs(samples, {name: len(dataset) for name, dataset in training.items()})
     for name, dataset in training.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,9 +13,10 @@ from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.config import RunConfig
 from megagrow.growth.keys import layer_of
 from megagrow.growth.seeds import draw_seed
+from megagrow.growth.width.masked_modules import masked_modules
 from megagrow.model.build import build_model, build_optimizer, wrap_ddp
 from megagrow.model.initialisation import initialise
-from megagrow.model.mask import ResidualMask
+from megagrow.model.mask import ChannelMask, ResidualMask
 from megagrow.model.trainable import freeze, mark_added, stop_backward
 from megagrow.plan.schedule import StagePlan
 from megagrow.runtime import compat, groups, seeds
@@ -31,13 +31,18 @@ class Engine:
         chunks: Sequence[DistributedDataParallel],
         optimizer: MegatronOptimizer,
         mask: ResidualMask,
+        channels: ChannelMask,
     ) -> None:
         self.chunks = chunks
         """Model chunks of this rank, one unless the pipeline is interleaved."""
         self.optimizer = optimizer
         """Their optimizer."""
-        self.mask = mask
-        """What new layers add is multiplied by it."""
+        self._mask, self._channels = mask, channels
+
+    def fade_in(self, stage: StagePlan, tokens: int) -> None:
+        """Sets the masks over what is new in a stage to what they are after `tokens` tokens."""
+        self._mask.value = stage.mask_at(tokens)
+        self._channels.values = stage.channel_masks_at(tokens)
 
     def trained(self, updates: int) -> TrainedModel:
         """What a checkpoint or a growth takes from it, after `updates` optimizer steps."""
@@ -55,20 +60,19 @@ class Engine:
                 chunk.start_param_sync(force_sync=True)
 
     def release(self) -> None:
-        """Frees the model and tears its parallel groups down, so that another can be built."""
+        """Frees the model, so that another can be built; its parallel groups stay up."""
         for chunk in self.chunks:
             if chunk.ddp_config.overlap_param_gather:
                 # megatron-core caches rotary embeddings for ever, and their hooks hold the model.
                 chunk.disable_forward_pre_hook(param_sync=False)
         compat.release(self.chunks)
         del self.chunks, self.optimizer
-        gc.collect()
+        groups.forget_models()
         torch.cuda.empty_cache()
-        groups.tear_down()
 
 
 def build_engine(config: RunConfig, stage: StagePlan, *, draws: Callable[[str], bool]) -> Engine:
-    """Sets the parallel groups of `stage` up and builds its model and optimizer.
+    """Builds model and optimizer of `stage`, on parallel groups of its sizes.
 
     Args:
         config: the run.
@@ -77,13 +81,13 @@ def build_engine(config: RunConfig, stage: StagePlan, *, draws: Callable[[str], 
     """
     parallel = config.stages[stage.index].parallel
     virtual = parallel.virtual_pipeline
-    groups.set_up(
+    groups.ensure(
         tensor=parallel.tensor,
         pipeline=parallel.pipeline,
         virtual=virtual if virtual > 1 else None,
     )
     seeds.seed_step(config.seed, 0)
-    models = build_model(stage.shape, config.model, parallel, config.precision, stage.layout)
+    models = build_model(stage.shape, stage.config.model, parallel, config.precision, stage.layout)
     seed = draw_seed(config.seed, stage.index)
     initialise(models, stage.shape, config.model.init, seed, draws)
     freeze(models, stage.trains)
@@ -91,9 +95,11 @@ def build_engine(config: RunConfig, stage: StagePlan, *, draws: Callable[[str], 
     if parallel.pipeline > 1 and lowest is not None:
         stop_backward(models, lowest)
     mask = ResidualMask(models, stage.masked)
+    masked = stage.channel_masks_at(stage.first_token) and stage.shape_before
+    channels = ChannelMask(models, masked_modules(masked, stage.shape) if masked else {})
     if rewarm_stage(config.stages, stage.index) is not None:
         mark_added(models, lambda key: layer_of(key) in stage.added)
     chunks = wrap_ddp(models, parallel)
     optimizer = build_optimizer(chunks, config.optimizer, parallel, config.precision)
     sharded.prepare(optimizer)
-    return Engine(chunks, optimizer, mask)
+    return Engine(chunks, optimizer, mask, channels)

@@ -53,15 +53,23 @@ def _identity(config: Mapping[str, Any], stage: int) -> dict[str, Any]:
 
     Keys that an older version did not know have the value that does what it did.
     """
-    stages = [_complete(StageConfig, entry) for entry in config["stages"][: stage + 1]]
+    model = _complete(ModelConfig, config["model"])
+    stages = [
+        _complete(StageConfig, {"model": model, **entry}) for entry in config["stages"][: stage + 1]
+    ]
     horizons = _horizons(config)
     return {
         **{key: config[key] for key in RUN_KEYS},
-        "model": _complete(ModelConfig, config["model"]),
+        "model": model,
         "data": {key: config["data"][key] for key in DATA_KEYS},
         "stages": [
             {
                 **{key: entry[key] for key in STAGE_KEYS},
+                "model": {
+                    key: value
+                    for key, value in _complete(ModelConfig, entry["model"]).items()
+                    if value != model[key]
+                },
                 "transition": _without_way(entry["transition"]),
                 "learning_rate": {**entry["learning_rate"], "horizon": horizon},
                 "batch": {"global_size": entry["batch"]["global_size"]},

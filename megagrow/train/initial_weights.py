@@ -54,7 +54,7 @@ def _find(source: Path) -> tuple[Path, dict[str, Any]]:
 
 def _check_model(run: Run, stage: StagePlan, checkpoint: Path, document: dict[str, Any]) -> None:
     stored, layers = stored_model(document, checkpoint)
-    wanted = run.config.model
+    wanted = stage.config.model
     free = _FREE if wanted.style == "llama" else _FREE[:2]
     found = [
         f"model.{name}: {getattr(stored, name)} there, {getattr(wanted, name)} here"

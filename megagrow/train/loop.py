@@ -14,12 +14,12 @@ from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.curriculum import SamplerState, weights_at
 from megagrow.data.loader import Batch
 from megagrow.errors import TrainingError
-from megagrow.evaluate.validation import validation_losses
 from megagrow.model.forward_backward import GlobalBatch
 from megagrow.plan.schedule import StagePlan
 from megagrow.runtime import processes, seeds
 from megagrow.train.data import stage_batches
 from megagrow.train.engine import Engine
+from megagrow.train.evaluation import as_record, validation
 from megagrow.train.progress import Progress
 from megagrow.train.run import EndReason, Run, plain_config
 from megagrow.train.state import TrainState
@@ -91,7 +91,7 @@ def _step(
         micro_size=stage.config.batch.micro_size,
         seq_length=stage.shape.seq_length,
     )
-    engine.mask.value = stage.mask_at(run.plan.tokens_at(state.step))
+    engine.fade_in(stage, run.plan.tokens_at(state.step))
     return train_step(
         engine.chunks,
         engine.optimizer,
@@ -189,20 +189,9 @@ def save(run: Run, engine: Engine, state: TrainState, *, blocking: bool) -> None
 
 
 def _evaluate(run: Run, engine: Engine, state: TrainState) -> None:
-    if not run.data.validation:
-        return
-    stage = run.stage(state)
-    engine.settle()
-    engine.mask.value = stage.mask_at(run.plan.tokens_at(state.step))
-    losses = validation_losses(
-        engine.chunks,
-        run.data.validation,
-        sequences=run.config.evaluation.sequences,
-        micro_size=stage.config.batch.micro_size,
-        vocab_size=run.config.model.vocab_size,
-    )
+    losses = validation(run, engine, state)
     if losses:
-        run.record("eval", state, losses=losses, loss=sum(losses.values()) / len(losses))
+        run.record("eval", state, **as_record(losses))
 
 
 def _record_stage(run: Run, state: TrainState) -> None:

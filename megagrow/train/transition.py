@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from megagrow.checkpoint import sharded
-from megagrow.checkpoint.sharded import TrainedModel
-from megagrow.checkpoint.store import BYTES_PER_PARAMETER
 from megagrow.config import TransitionConfig
-from megagrow.growth import in_memory, through_checkpoint
-from megagrow.growth.adjust import adjust as adjust_shards
 from megagrow.growth.cost import GrowthCost
-from megagrow.growth.in_memory import BuiltModel
-from megagrow.growth.keys import Source, layer_of, moment_source, weight_source
-from megagrow.growth.moments import moment_policy
 from megagrow.growth.plan import GrowthPlan
-from megagrow.growth.seeds import noise_seed
-from megagrow.pipeline.redistribution.shards import Shards, publish, shards_of
 from megagrow.plan.schedule import StagePlan, rebuilds
-from megagrow.train.engine import Engine, build_engine
+from megagrow.train.engine import Engine
+from megagrow.train.evaluation import as_record, validation
+from megagrow.train.rebuild import Rebuild
 from megagrow.train.run import Run
 from megagrow.train.state import TrainState
 
@@ -33,81 +25,20 @@ def enter_stage(run: Run, engine: Engine, state: TrainState) -> tuple[Engine, Tr
         state: the end of that stage.
     """
     old, new = run.stage(state), run.plan.stages[state.stage + 1]
-    transition, _ = _transition(new)
+    transition, growth = _transition(new)
     updates = 0 if transition.optimizer == "reset" else state.updates
     after = replace(state, stage=new.index, updates=updates)
     if not rebuilds(old, new):
         return engine, after
     run.checkpoints.wait()
-    engine, cost = _rebuild(run, engine, state, after)
-    _report(run, after, old, new, cost)
-    return engine, after
-
-
-def _rebuild(
-    run: Run, engine: Engine, state: TrainState, after: TrainState
-) -> tuple[Engine, GrowthCost]:
-    """The engine of the stage of `after` with the state of `engine`, which is freed."""
-    old, new = run.stage(state), run.stage(after)
-    transition, growth = _transition(new)
-    policy = moment_policy(transition)
-    weights = weight_source(growth)
-    moments = _moments(old, moment_source(growth, policy, weights))
-    built: list[Engine] = []
-
-    def take() -> TrainedModel:
-        return engine.trained(state.updates)
-
-    def build() -> BuiltModel:
-        built.append(build_engine(run.config, new, draws=lambda key: layer_of(key) in growth.drawn))
-        return BuiltModel(model=built[0].trained(after.updates), wrapped=built[0].chunks)
-
-    def adjust(shards: Shards) -> None:
-        adjust_shards(shards, growth, policy, new.shape, noise_seed(run.config.seed, new.index))
-
-    if transition.through == "memory":
-        cost = in_memory.grow(
-            take,
-            engine.release,
-            build,
-            adjust,
-            weights=weights,
-            moments=moments,
-            staging_bytes=run.config.checkpoint.growth_staging,
-        )
-        return built[0], cost
-
-    def write(folder: Path) -> None:
-        sharded.save(take(), folder)
-        engine.release()
-
-    def read(folder: Path) -> None:
-        grown = build()
-        sharded.load(
-            grown.model,
-            folder,
-            weights=weights,
-            moments=moments or (lambda _: None),
-            trained=old.trains,
-        )
-        adjust(shards_of(grown.model))
-        publish(grown.model, grown.wrapped)
-
-    needed = old.parameters.total * BYTES_PER_PARAMETER
-    cost = through_checkpoint.grow(write, read, scratch=run.scratch, needed_bytes=needed)
-    return built[0], cost
-
-
-def _moments(old: StagePlan, source: Source | None) -> Source | None:
-    """Where moments come from: weights that were frozen in `old` have none."""
-    if source is None or old.config.trainable == "all":
-        return source
-
-    def trained(key: str) -> str | None:
-        found = source(key)
-        return found if found is not None and old.trains(found) else None
-
-    return trained
+    rebuild = Rebuild(run, engine, state, after, transition, growth)
+    in_memory = transition.through == "memory"
+    cost = rebuild.in_memory() if in_memory else rebuild.through_checkpoint()
+    losses = validation(run, rebuild.engine, after) if new.grows else {}
+    learned = rebuild.learned_losses
+    found = {**as_record(losses), **({} if learned is None else {"learned_losses": learned})}
+    _report(run, after, old, new, cost, found)
+    return rebuild.engine, after
 
 
 def _transition(stage: StagePlan) -> tuple[TransitionConfig, GrowthPlan]:
@@ -116,7 +47,20 @@ def _transition(stage: StagePlan) -> tuple[TransitionConfig, GrowthPlan]:
     return stage.config.transition, stage.growth
 
 
-def _report(run: Run, state: TrainState, old: StagePlan, new: StagePlan, cost: GrowthCost) -> None:
+def _operators(transition: TransitionConfig) -> str:
+    width = transition.width
+    names = [transition.operator] if width is None or transition.operator != "none" else []
+    return ", ".join([*names, *([] if width is None else [width.operator])])
+
+
+def _report(
+    run: Run,
+    state: TrainState,
+    old: StagePlan,
+    new: StagePlan,
+    cost: GrowthCost,
+    found: Mapping[str, object],
+) -> None:
     transition, growth = _transition(new)
     run.record(
         "growth",
@@ -124,8 +68,10 @@ def _report(run: Run, state: TrainState, old: StagePlan, new: StagePlan, cost: G
         from_layers=growth.old_layers,
         to_layers=growth.new_layers,
         operator=transition.operator,
+        width=None if transition.width is None else transition.width.operator,
         optimizer=transition.optimizer,
         through=transition.through,
+        **found,
         seconds=cost.seconds,
         phases=dict(cost.phases),
         bytes_moved=cost.bytes_moved,
@@ -136,10 +82,11 @@ def _report(run: Run, state: TrainState, old: StagePlan, new: StagePlan, cost: G
         layer_map=[[list(source) for source in sources] for sources in growth.sources],
     )
     what = (
-        f"{growth.old_layers} -> {growth.new_layers} layers ({transition.operator}, optimizer "
-        f"{transition.optimizer})"
+        f"{growth.old_layers} -> {growth.new_layers} layers, hidden {old.shape.hidden_size} -> "
+        f"{new.shape.hidden_size} ({_operators(transition)}, optimizer {transition.optimizer})"
         if new.grows
         else f"{growth.new_layers} layers in {len(new.layout)} chunks, imbalance "
         f"{old.imbalance:.3f} -> {new.imbalance:.3f}"
     )
-    run.progress.note(f"{what} in {cost.seconds:.1f} s")
+    loss = f", validation loss {found['loss']:.4f}" if "loss" in found else ""
+    run.progress.note(f"{what} in {cost.seconds:.1f} s{loss}")

@@ -11,6 +11,7 @@ from megagrow.errors import ConfigError
 from tests.config.conftest import Load
 
 LAST_STAGE = "    parallel: {tensor: 2}\n"
+WIDE = "  - {layers: 4, tokens: 1K, mixture: {hard: 1}, model: {hidden_size: 128}"
 THIRD = "  - {layers: 4, tokens: 1K, mixture: {hard: 1}"
 
 # What to replace, by what (`# here` marks the line that is to be named), the key, the message.
@@ -149,7 +150,7 @@ FAULTS = [
     (LAST_STAGE, THIRD.replace("4", "8") + ", transition: {pattern: '12'}} # here\n",
      "stages.2.transition.pattern", "is read by operator: pattern alone"),
     (LAST_STAGE, THIRD + ", transition: {optimizer: keep_old_zero_new}} # here\n",
-     "stages.2.transition.optimizer", "is about new layers, and none adds none"),
+     "stages.2.transition.optimizer", "is about new weights, and none adds none"),
     (LAST_STAGE, THIRD + ", transition: {noise: 0.1}} # here\n",
      "stages.2.transition.noise", "none takes no noise"),
     (LAST_STAGE, THIRD + ", transition: {optimizer: scale, moment_scale: [1]}} # here\n",
@@ -160,6 +161,42 @@ FAULTS = [
      "stages.1.transition.noise", "is a share from 0 to 1, not 2"),
     ("name: small", "name: small\n    trainable: new # here",
      "stages.0.trainable", "new is what a growth adds, and none comes before"),
+    # Width, LESA and LiGO.
+    (LAST_STAGE, THIRD + ", model: {seq_length: 16}} # here\n",
+     "stages.2.model.seq_length", "stages may differ only in hidden_size"),
+    (LAST_STAGE, WIDE + "} # here\n",
+     "stages.2.transition", "set width.operator, such as hyperclone"),
+    (LAST_STAGE, THIRD + ", transition: {width: {operator: split}}} # here\n",
+     "stages.2.transition.width", "has the widths of the stage before"),
+    (LAST_STAGE, WIDE + ", transition: {width: {operator: split, snr_db: 3}}} # here\n",
+     "stages.2.transition.width.snr_db", "is read by hyperclone alone"),
+    (LAST_STAGE, WIDE + ", transition: {width: {operator: split, alpha: 0.5}}} # here\n",
+     "stages.2.transition.width.alpha", "is a share between 0 and 1, and not one half"),
+    (LAST_STAGE,
+     WIDE + ", transition: {width: {operator: rms_preserving, fan_in: zero, fan_out: zero}}}"
+     " # here\n",
+     "stages.2.transition.width.fan_in", "new channels would get no gradient"),
+    (LAST_STAGE,
+     WIDE + ", transition: {width: {operator: double}, optimizer: keep_old_zero_new}}"
+     " # here\n",
+     "stages.2.transition.optimizer", "not defined for double"),
+    (LAST_STAGE,
+     WIDE + ", transition: {width: {operator: split}, learning_rate: rewarm_new}} # here\n",
+     "stages.2.transition.learning_rate", "is about new layers, and none adds none"),
+    (LAST_STAGE, WIDE + ", transition: {width: {operator: split, mask_tokens: 1K}}} # here\n",
+     "stages.2.transition.width.mask_tokens", "is read by random alone"),
+    ("layers: 4", "layers: 4\n    transition: {operator: learned, optimizer: copy} # here",
+     "stages.1.transition.optimizer", "learned makes every layer of all old ones"),
+    ("layers: 4", "layers: 4\n    transition: {operator: learned, noise: 0.1} # here",
+     "stages.1.transition.noise", "set it to 0.0"),
+    ("layers: 4", "layers: 4\n    transition: {operator: learned, learned: {steps: 0}} # here",
+     "stages.1.transition.learned.steps", "must be at least 1, not 0"),
+    ("layers: 4", "layers: 4\n    transition: {operator: lesa, lesa: {epochs: 0}} # here",
+     "stages.1.transition.lesa.epochs", "must be at least 1, not 0"),
+    ("layers: 4", "layers: 4\n    transition: {lesa: {epochs: 1}} # here",
+     "stages.1.transition.lesa", "is read by operator: lesa alone"),
+    ("tokens: 10K", "tokens: 0 # here",
+     "stages.0.tokens", "only a first stage that initialise_from"),
 ]  # fmt: skip
 
 

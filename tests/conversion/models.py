@@ -14,9 +14,9 @@ from megagrow.checkpoint import sharded
 from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.checkpoint.store import read_state
 from megagrow.config.schema import ModelConfig, OptimizerConfig, ParallelConfig
-from megagrow.conversion import SafetensorsWriter
 from megagrow.conversion.exporting import stored_model
 from megagrow.conversion.families import layout_of, write_config
+from megagrow.conversion.safetensors_folder import SafetensorsWriter
 from megagrow.model.build import build_model, build_optimizer, wrap_ddp
 from megagrow.model.shape import model_shape
 from megagrow.runtime import groups, seeds

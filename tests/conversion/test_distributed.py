@@ -8,7 +8,8 @@ import torch
 from megagrow.checkpoint import sharded
 from megagrow.checkpoint.sharded import TrainedModel
 from megagrow.config.schema import OptimizerConfig, ParallelConfig
-from megagrow.conversion import CheckpointReader, check
+from megagrow.conversion.distributed import CheckpointReader
+from megagrow.conversion.layout import check
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.errors import CheckpointError
 from megagrow.model.build import build_optimizer, wrap_ddp

@@ -11,8 +11,9 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 
 from megagrow.checkpoint.store import CheckpointStore
-from megagrow.conversion import CheckpointReader, from_hugging_face, to_hugging_face
-from megagrow.conversion.exporting import find_checkpoint
+from megagrow.conversion.distributed import CheckpointReader
+from megagrow.conversion.exporting import find_checkpoint, to_hugging_face
+from megagrow.conversion.importing import from_hugging_face
 from megagrow.errors import CheckpointError
 from tests.conversion.models import write_folder
 

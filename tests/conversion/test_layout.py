@@ -32,6 +32,9 @@ class Tensors:
     def dtype(self, key: str) -> torch.dtype:
         return self.tensors[key].dtype
 
+    def dtype_name(self, key: str) -> str:
+        return str(self.dtype(key)).removeprefix("torch.")
+
     def tensor(self, key: str) -> torch.Tensor:
         self.reads += 1
         return self.tensors[key]

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from megagrow.config.schema import ParallelConfig
-from megagrow.conversion import from_hugging_face, to_hugging_face
+from megagrow.conversion.exporting import to_hugging_face
+from megagrow.conversion.importing import from_hugging_face
 from megagrow.runtime import groups
 from tests.conversion.models import MODELS, load, logits, loss, make, tokens
 from tests.distributed import World

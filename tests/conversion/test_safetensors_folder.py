@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from megagrow.conversion import SafetensorsReader, SafetensorsWriter
+from megagrow.conversion.safetensors_folder import SafetensorsReader, SafetensorsWriter
 from megagrow.errors import CheckpointError
 
 

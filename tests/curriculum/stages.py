@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
-from megagrow.config.schema import BatchConfig, LearningRateConfig, ParallelConfig, StageConfig
+from megagrow.config.schema import (
+    BatchConfig,
+    LearningRateConfig,
+    ModelConfig,
+    ParallelConfig,
+    StageConfig,
+)
 
 
 def stage(mixture: Mapping[str, float], end: Mapping[str, float] | None = None) -> StageConfig:
@@ -16,6 +22,7 @@ def stage(mixture: Mapping[str, float], end: Mapping[str, float] | None = None) 
         tokens=1,
         mixture=dict(mixture),
         mixture_end=None if end is None else dict(end),
+        model=ModelConfig(hidden_size=8, num_attention_heads=1, vocab_size=8, seq_length=8),
         parallel=ParallelConfig(),
         batch=BatchConfig(global_size=1, micro_size=1),
         learning_rate=LearningRateConfig(peak=1.0),

@@ -13,6 +13,7 @@ from megagrow.config.schema import (
     BatchConfig,
     DataConfig,
     LearningRateConfig,
+    ModelConfig,
     ParallelConfig,
     StageConfig,
 )
@@ -158,6 +159,7 @@ def real_batches(
         tokens=1,
         mixture={"x": 0.75, "y": 0.25},
         mixture_end={"x": 0.25, "y": 0.75},
+        model=ModelConfig(hidden_size=8, num_attention_heads=1, vocab_size=8, seq_length=8),
         parallel=ParallelConfig(),
         batch=BatchConfig(global_size=1, micro_size=1),
         learning_rate=LearningRateConfig(peak=1.0),

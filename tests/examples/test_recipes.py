@@ -22,6 +22,10 @@ SMALL: dict[str, Any] = {
     "vocab_size": 512, "seq_length": 64,
 }  # fmt: skip
 """What a model that no test can train is cut to; its depth stays."""
+NARROW: dict[str, Any] = {
+    "hidden_size": 32, "num_attention_heads": 2, "num_query_groups": 1, "ffn_hidden_size": 64,
+}  # fmt: skip
+"""What it is where it is narrower than later."""
 
 
 @pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)
@@ -63,6 +67,12 @@ def _shortened(recipe: Path, folder: Path) -> RunConfig:
     if full.model.hidden_size > 256:
         overrides += [f"model.{key}={value}" for key, value in SMALL.items()]
         overrides += ["batch.micro_size=2", "batch.global_size=4", "parallel={}", "precision=fp32"]
+        overrides += [
+            f"stages.{index}.model.{key}={value}"
+            for index, stage in enumerate(full.stages)
+            if stage.model != full.model
+            for key, value in NARROW.items()
+        ]
         full = load(recipe, overrides)
     random = np.random.default_rng(0)
     for bucket in full.data.buckets:
@@ -74,6 +84,7 @@ def _shortened(recipe: Path, folder: Path) -> RunConfig:
         f"data.path={folder}",
         f"output={folder / 'run'}",
         f"batch.global_size={full.batch.micro_size * 2}",
+        "initialise_from=null",
         "checkpoint.interval=null",
         "evaluation.interval=null",
         "evaluation.sequences=2",
@@ -83,6 +94,12 @@ def _shortened(recipe: Path, folder: Path) -> RunConfig:
             f"stages.{index}.transition.mask_tokens={step}"
             for index, stage in enumerate(full.stages)
             if stage.transition is not None and stage.transition.mask_tokens
+        ),
+        *(
+            f"stages.{index}.transition.{key}=1"
+            for index, stage in enumerate(full.stages)
+            for name, key in (("lesa", "lesa.epochs"), ("learned", "learned.steps"))
+            if stage.transition is not None and stage.transition.operator == name
         ),
     ]
     return load(recipe, overrides)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from megagrow.config.schema import TransitionConfig
 from megagrow.errors import ConfigError
-from megagrow.growth.depth import OPERATORS, between, plan_growth
+from megagrow.growth.depth import OPERATORS, plan_growth
 from megagrow.growth.plan import GrowthPlan
 
 
@@ -125,8 +125,9 @@ def test_patterns_of_deep_models_have_commas_and_ranges() -> None:
 
 
 def test_lesa_expands_the_pairs_of_its_notebook() -> None:
-    found, left_of = between(32, 48)
+    found = plan("lesa", 32, 48)
+    left_of = found.left_of
     assert list(left_of.values()) == list(range(15, 31))
     assert found.layer_map[:18] == (*range(16), 15, 16)
     assert (found.layer_map[-1], sorted(left_of)) == (31, list(range(16, 48, 2)))
-    assert found.added == set(left_of)
+    assert found.added == found.predicted == set(left_of)

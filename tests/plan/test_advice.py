@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from megagrow.plan import make_plan
+from megagrow.plan.schedule import make_plan
 from tests.plan.configs import config_of, stage
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from megagrow.errors import ConfigError
-from megagrow.plan import parse_hardware
+from megagrow.plan.hardware import parse_hardware
 
 
 def lookup(precision: str, name: str | None) -> tuple[float | None, str]:

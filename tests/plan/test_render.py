@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from megagrow.errors import DataError
-from megagrow.plan import Hardware, RunPlan, make_plan
+from megagrow.plan.hardware import Hardware
 from megagrow.plan.render import WIDTH, render, to_dict
+from megagrow.plan.schedule import RunPlan, make_plan
 from tests.plan.configs import config_of, stage
 
 H100 = Hardware(name="H100", devices=8, peak_tflops=1000.0, source="data sheet")

@@ -11,7 +11,7 @@ from megagrow.errors import DataError
 from megagrow.model.flops import flops_per_token, parameters
 from megagrow.model.shape import model_shape
 from megagrow.pipeline.balancing.costs import flops_costs
-from megagrow.plan import RunPlan, make_plan
+from megagrow.plan.schedule import RunPlan, make_plan
 from tests.plan.configs import config_of, stage
 
 DEPTHS = st.lists(st.integers(0, 2), min_size=1, max_size=4)

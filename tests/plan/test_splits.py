@@ -8,8 +8,8 @@ import pytest
 from megagrow.errors import LayoutError
 from megagrow.model.shape import model_shape
 from megagrow.pipeline.balancing.layer_times import LayerTimes, timed_settings
-from megagrow.plan import StagePlan, make_plan
 from megagrow.plan.render import render, to_dict
+from megagrow.plan.schedule import StagePlan, make_plan
 from tests.plan.configs import config_of, stage
 
 BIG_HEAD = {"vocab_size": 2048}  # an output layer as dear as two layers and a bit

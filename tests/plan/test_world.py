@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from megagrow.config import RunConfig
 from megagrow.errors import LayoutError
-from megagrow.plan import make_plan
+from megagrow.plan.schedule import make_plan
 from megagrow.plan.world import smallest_world_size, world_sizes
 from tests.plan.configs import config_of, stage
 

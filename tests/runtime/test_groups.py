@@ -100,3 +100,18 @@ def test_second_set_up_is_refused(world2: World) -> None:
 def test_layouts_that_do_not_fit(layout: dict[str, int], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
         groups.check(4, **layout)
+
+
+def _ensure() -> list[bool]:
+    from megatron.core import parallel_state
+
+    groups.ensure(tensor=2)
+    first = parallel_state.get_tensor_model_parallel_group()
+    groups.ensure(tensor=2)
+    same = parallel_state.get_tensor_model_parallel_group() is first
+    groups.ensure(pipeline=2)
+    return [same, groups.sizes() == (1, 2, None)]
+
+
+def test_groups_of_the_same_sizes_stay(world2: World) -> None:
+    assert world2.run(_ensure) == [[True, True]] * 2

@@ -9,7 +9,7 @@ import pytest
 
 from megagrow.config import load
 from megagrow.pipeline.balancing.layer_times import read_layer_times
-from megagrow.plan import make_plan
+from megagrow.plan.schedule import make_plan
 from tests.config.conftest import BASE
 from tools.time_layers import main
 

@@ -98,3 +98,23 @@ def _refusal(config: RunConfig) -> str:
     with pytest.raises(CheckpointError) as error:
         begin(parts.open_run(config), None)
     return str(error.value)
+
+
+def test_a_published_model_grows_at_once(
+    world2: World, buckets: Path, base: Outcome, tmp_path: Path
+) -> None:
+    """A first stage without tokens; what is new is known, and what is kept loses nothing."""
+    grown = {"operator": "stack", "new_output": "zero"}
+    config = config_of(
+        buckets,
+        tmp_path / "run",
+        stage(2, 0),
+        stage(4, 2, trainable="new", transition=grown),
+        initialise_from=str(base.folder),
+        **BF16,
+    )
+    run = layouts.train(world2, config)
+    (growth,) = run.of("growth")
+    assert growth["flops"] == 0
+    assert growth["losses"] == pytest.approx(base.of("eval")[-1]["losses"], rel=1e-3)
+    assert [record["stage"] for record in run.of("step")] == ["stage1"] * 2

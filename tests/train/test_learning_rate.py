@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from megagrow.config.schema import (
     BatchConfig,
     LearningRateConfig,
+    ModelConfig,
     ParallelConfig,
     StageConfig,
     TransitionConfig,
@@ -41,6 +42,7 @@ def row(policy: str | None, **rate: Any) -> StageConfig:
         tokens=100,
         mixture={"easy": 1.0},
         transition=transition,
+        model=ModelConfig(hidden_size=8, num_attention_heads=1, vocab_size=8, seq_length=8),
         parallel=ParallelConfig(),
         batch=BatchConfig(global_size=1, micro_size=1),
         learning_rate=LearningRateConfig(**{"peak": PEAK, "minimum": 1e-4, **rate}),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import safe_open
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from megagrow.conversion.layout import TensorSource
 from megagrow.conversion.megatron_names import megatron_layout
+from megagrow.growth.keys import layer_of
 from megagrow.growth.lesa.expansion import Report, predict
 from megagrow.growth.lesa.settings import LesaSettings
 from megagrow.model.shape import ModelShape
@@ -23,6 +25,31 @@ KINDS = (
 
 Progress = Callable[[Role, str, float], None]
 """Told the kind, the phase, and the share of it that is done."""
+
+
+def predicted_parts(
+    kind: Role,
+    matrices: Sequence[Tensor],
+    left_of: Mapping[int, int],
+    settings: LesaSettings,
+    progress: Callable[[str, float], None] = lambda phase, share: None,
+) -> tuple[dict[TensorName, Tensor], Report]:
+    """The matrices of one kind of new layers between old ones (LESA, arXiv 2502.13794).
+
+    Args:
+        kind: one of `KINDS`.
+        matrices: [out, in] each, of all old layers.
+        left_of: for each new layer (its number in the new model), the old layer before it.
+        settings: how the predictor is trained.
+        progress: told how far it is.
+
+    Raises:
+        ConfigError: fewer than three layers.
+        TrainingError: weights, or the predictor's loss, are not finite.
+    """
+    found = predict(matrices, list(left_of.values()), settings, progress=progress)
+    new = zip(left_of, found.matrices, strict=True)
+    return {TensorName(role=kind, layer=layer): matrix for layer, matrix in new}, found.report
 
 
 class PredictedLayers:
@@ -69,22 +96,34 @@ class PredictedLayers:
         progress: Progress,
     ) -> None:
         matrices = [self._matrix(TensorName(role=kind, layer=layer)) for layer in range(layers)]
-        found = predict(
+        found, self.reports[kind] = predicted_parts(
+            kind,
             matrices,
-            list(left_of.values()),
+            left_of,
             settings,
             progress=lambda phase, share: progress(kind, phase, share),
         )
-        self.reports[kind] = found.report
-        new = zip(left_of, found.matrices, strict=True)
-        save_file({str(layer): matrix.contiguous() for layer, matrix in new}, self._file(kind))
+        save_file(
+            {str(name.layer): matrix.contiguous() for name, matrix in found.items()},
+            self._file(kind),
+        )
 
-    def __call__(self, name: TensorName) -> Tensor | None:
-        """A tensor of a new layer; None: it is not predicted."""
-        if name.layer not in self._layers or name.bias or name.role not in self.reports:
-            return None
-        with safe_open(self._file(name.role), framework="pt") as file:
-            tensor: Tensor = file.get_tensor(str(name.layer))
+    def __call__(self, key: str) -> dict[TensorName, Tensor]:
+        """What is predicted of a stored tensor of the deeper model."""
+        layer = layer_of(key)
+        if layer is None or layer not in self._layers:
+            return {}
+        # The same tensor of any old layer is made of the same parts.
+        stored = self._layout.by_key[key.replace(f"layers.{layer}.", "layers.0.", 1)]
+        return {
+            replace(name, layer=layer): self._read(name.role, layer)
+            for name in stored.parts
+            if name.role in self.reports and not name.bias
+        }
+
+    def _read(self, kind: Role, layer: int) -> Tensor:
+        with safe_open(self._file(kind), framework="pt") as file:
+            tensor: Tensor = file.get_tensor(str(layer))
         return tensor
 
     def _matrix(self, name: TensorName) -> Tensor:

@@ -69,8 +69,8 @@ class Random:
     """G_random, width (arXiv 2405.15319, App. A; MSG): W' = [[W, A], [B, C]], E' = [E, random].
 
     All new blocks are drawn as in a new model: gains 1, biases 0. The outputs that are new are
-    multiplied by a mask that rises from 0 to 1 (`masks.mask_of`, `masks.mask_value`); applying it
-    is up to the model. While it is 0 the model computes the old function:
+    multiplied by a mask that rises from 0 to 1 (`masks`, `model.mask.ChannelMask`). While it is 0
+    the model computes the old function:
 
     - RMSNorm's gain is [sqrt(d / D) mu, 1], which is right for a plain RMSNorm over all D channels.
       (The authors' code leaves the gain and takes the root mean square over the unmasked share.)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from megagrow.config.schema import WidthConfig
 from megagrow.errors import ConfigError
 from megagrow.growth.width.corners import Random, Zero
 from megagrow.growth.width.double import Double
@@ -63,6 +64,15 @@ OPERATORS: Mapping[str, Callable[..., WidthOperator]] = MappingProxyType(
     }
 )
 """Width operators by the name they have in a configuration."""
+
+
+def configured(width: WidthConfig | None, draws: Draws) -> WidthOperator | None:
+    """The operator of a transition; None: its model gets no wider."""
+    if width is None:
+        return None
+    options = {key: value for key, value in asdict(width).items() if value is not None}
+    options.pop("mask_tokens", None)  # what the model does while it trains
+    return width_operator(options.pop("operator"), draws, **options)
 
 
 def width_operator(name: str, draws: Draws, **options: Any) -> WidthOperator:

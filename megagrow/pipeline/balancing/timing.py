@@ -53,7 +53,7 @@ def time_stage(config: RunConfig, stage: StageConfig, rounds: int, report: Repor
 
 
 def _time_stage(config: RunConfig, stage: StageConfig, rounds: int, report: Report) -> LayerTimes:
-    shape = model_shape(config.model, stage.layers)
+    shape = model_shape(stage.model, stage.layers)
     layers: dict[LayerShape, float] = {}
     embedding = output = 0.0
     for layer in dict.fromkeys(shape.layers):
@@ -82,11 +82,11 @@ class _Parts:
     """A model of a single layer, and a forward and backward pass of each of its parts."""
 
     def __init__(self, config: RunConfig, stage: StageConfig, layer: LayerShape) -> None:
-        shape = replace(model_shape(config.model, 1), layers=(layer,))
+        shape = replace(model_shape(stage.model, 1), layers=(layer,))
         parallel = _alone(stage.parallel)
         seeds.seed_step(config.seed, 0)
-        chunks = build_model(shape, config.model, parallel, config.precision)
-        initialise(chunks, shape, config.model.init, config.seed)
+        chunks = build_model(shape, stage.model, parallel, config.precision)
+        initialise(chunks, shape, stage.model.init, config.seed)
         # Gradients are accumulated as in training, and fused kernels find where.
         self._wrapped = wrap_ddp(chunks, parallel)
         self._model: Any = self._wrapped[0].module

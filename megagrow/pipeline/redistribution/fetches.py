@@ -83,6 +83,10 @@ class Holdings:
             for place, owned in enumerate(each):
                 self._by_key[owned.block.key].append((owned, rank, place))
 
+    def has(self, key: str) -> bool:
+        """Whether anybody holds anything of a tensor."""
+        return key in self._by_key
+
     def of(self, key: str, me: int) -> list[tuple[Owned, int, int]]:
         """What is held of a tensor, its rank and its place there; what `me` prefers last.
 

@@ -58,19 +58,11 @@ def shards_of(model: TrainedModel) -> Shards:
     places = _places(model.chunks)
     owned: list[Owned] = []
     tensors: dict[Kind, list[torch.Tensor]] = {kind: [] for kind in KINDS}
-    for part in cast(list[Any], model.optimizer.chained_optimizers):
-        if getattr(part, "is_stub_optimizer", False):
-            continue
-        for parameter, start, state in _states(part):
-            stop = start + state["param"].numel()
-            for block, offset in places[id(parameter)]:
-                low, high = max(start, offset), min(stop, offset + block.size)
-                if low >= high:
-                    continue
-                owned.append(Owned(block, low - offset, high - offset))
-                for kind in KINDS:
-                    flat = state[kind].detach().view(-1)
-                    tensors[kind].append(flat[low - start : high - start])
+    for run in _runs(model, places):
+        owned.append(run.owned)
+        for kind in KINDS:
+            flat = run.state[kind].detach().view(-1)
+            tensors[kind].append(flat[run.low - run.start : run.high - run.start])
     frozen = [
         (place.block, parameter.detach().view(-1)[place.offset : place.offset + place.block.size])
         for chunk in model.chunks
@@ -84,6 +76,17 @@ def shards_of(model: TrainedModel) -> Shards:
         frozen=tuple(Owned(block, 0, block.size) for block, _ in frozen),
         frozen_tensors=[weight for _, weight in frozen],
     )
+
+
+def gradients_of(model: TrainedModel) -> list[torch.Tensor]:
+    """For each run of elements of `shards_of(model).owned` its flat gradient, in place.
+
+    Complete once gradients are reduced (`finalize_model_grads`), in the dtype they are reduced in.
+    """
+    return [
+        cast(Any, run.parameter).main_grad.view(-1)[run.low : run.high]
+        for run in _runs(model, _places(model.chunks))
+    ]
 
 
 def keep_apart(shards: Shards, kinds: Sequence[Kind], *, replica: int, replicas: int) -> Shards:
@@ -127,6 +130,33 @@ class _Place(NamedTuple):
     block: Block
     offset: int
     """Its first element in the flat parameter."""
+
+
+class _Run(NamedTuple):
+    """Elements of a parameter whose state is held here."""
+
+    owned: Owned
+    parameter: torch.nn.Parameter
+    low: int
+    """First element, counted in the flat parameter."""
+    high: int
+    """One past the last."""
+    start: int
+    """First element of the parameter that `state` is about."""
+    state: dict[str, torch.Tensor]
+
+
+def _runs(model: TrainedModel, places: dict[int, list[_Place]]) -> Iterator[_Run]:
+    for part in cast(list[Any], model.optimizer.chained_optimizers):
+        if getattr(part, "is_stub_optimizer", False):
+            continue
+        for parameter, start, state in _states(part):
+            stop = start + state["param"].numel()
+            for block, offset in places[id(parameter)]:
+                low, high = max(start, offset), min(stop, offset + block.size)
+                if low < high:
+                    owned = Owned(block, low - offset, high - offset)
+                    yield _Run(owned, parameter, low, high, start, state)
 
 
 def _places(chunks: Sequence[torch.nn.Module]) -> dict[int, list[_Place]]:
