@@ -23,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart compare test test-fast test-gpu check lint types format bench cuda \
+.PHONY: help setup quickstart compare test test-all test-gpu check lint types format bench cuda \
 	docs clean clean-venv
 
 help:  ## show the targets
@@ -50,11 +50,11 @@ compare: $(STAMP)  ## also train 8 layers from scratch at equal FLOPs, report th
 		$(TORCHRUN) --nproc-per-node 2 pretrain_grow.py examples/quickstart_scratch.yaml
 	$(PY) tools/report.py $(QUICKSTART) $(SCRATCH) --baseline quickstart_scratch
 
-test: $(STAMP)  ## every test that needs no GPU
-	$(PYTEST) -m "not gpu" $(PYTEST_FLAGS)
-
-test-fast: $(STAMP)  ## the tests that take seconds
+test: $(STAMP)  ## the tests that need no GPU, but for the slowest
 	$(PYTEST) -m "not gpu and not slow" $(PYTEST_FLAGS)
+
+test-all: $(STAMP)  ## every test that needs no GPU
+	$(PYTEST) -m "not gpu" $(PYTEST_FLAGS)
 
 test-gpu: $(STAMP)  ## the tests that need a GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m gpu $(PYTEST_FLAGS)

@@ -44,6 +44,7 @@ _READ_BY = {
     "preset": ("lesa",),
     "epochs": ("lesa",),
     "norms": ("lesa",),
+    "first_pair": ("lesa",),
 }
 """Options that only some operators read."""
 
@@ -97,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--noise", type=float, default=0.0, metavar="SHARE", help="(1 - a) W + a e (default: 0)")
     add("--preset", choices=sorted(PRESETS), default="notebook", help="of lesa (default: notebook)")
     add("--epochs", type=int, metavar="N", help="of lesa, instead of the preset's")
+    add("--first-pair", type=int, metavar="N", help="of lesa: lower layer of the first pair that gets "
+        "a layer in between (default: the last pairs)")
     add("--norms", choices=("nearest", "first"), default="nearest", help="norms of lesa's layers")
     add("--width", choices=sorted(WIDTHS), help="operator in width")
     add("--hidden-size", type=int, metavar="N", help="new hidden size")
@@ -120,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("say what to grow: --layers, --width, or both")
     for name, operators in _READ_BY.items():
         if getattr(options, name) != parser.get_default(name) and options.operator not in operators:
-            parser.error(f"--{name} has no effect with {options.operator}; leave it out")
+            parser.error(f"--{name.replace('_', '-')} has no effect with {options.operator}; leave it out")
     line = LiveLine(quiet=options.quiet)
     line.begin()
     try:
@@ -196,7 +199,9 @@ def _plan(options: argparse.Namespace, layers: int) -> GrowthPlan:
         pattern=options.pattern,
         insert=options.insert,
         positions=None if options.positions is None else tuple(options.positions),
-        lesa=LesaConfig(norms=options.norms) if options.operator == "lesa" else None,
+        lesa=LesaConfig(norms=options.norms, first_pair=options.first_pair)
+        if options.operator == "lesa"
+        else None,
         new_output="zero" if options.zero else "copy",
         noise=options.noise,
         optimizer="reset",

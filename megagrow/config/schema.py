@@ -258,6 +258,10 @@ class LesaConfig:
     epochs: int | None = None
     """Passes over the rows of all triples of layers; unset: the preset's."""
 
+    first_pair: int | None = None
+    """Lower layer (from 0) of the first pair of neighbours that gets a layer in between; the pairs
+    above it follow. Unset: the last pairs."""
+
     norms: Literal["nearest", "first"] = "nearest"
     """Where new layers take their norms from: the layer below, or layer 0."""
 

@@ -15,7 +15,7 @@ from megagrow.pipeline.redistribution.exchange import Route, move, plan_route
 from megagrow.pipeline.redistribution.fetches import Holdings, plan_fetches
 from megagrow.pipeline.redistribution.ownership import Block, Owned
 from megagrow.pipeline.redistribution.shards import Kind, Shards
-from megagrow.runtime import device, processes
+from megagrow.runtime import device, failure, processes
 from megagrow.runtime.stopwatch import Stopwatch
 
 Gather = Callable[[Kind, Sizes], dict[str, Tensor]]
@@ -73,16 +73,14 @@ def make(
     for turn in deal(working, processes.world_size(), staging_bytes // torch.float32.itemsize):
         mine = turn[processes.rank()]
         given = gather(kind, {key: size for job in mine for key, size in job.needs.items()})
-        with watch.phase("make"), torch.no_grad():
+        with watch.phase("make"), torch.no_grad(), failure.together():
             made = _made(mine, kind, given)
         del given
         received += _scatter(made, kind, new, staging_bytes, watch)
     return received
 
 
-def gather_shards(
-    have: Holdings, sources: Sequence[Tensor], *, staging_bytes: int, watch: Stopwatch
-) -> Gather:
+class GatherShards:
     """Whole tensors from the old model's shards.
 
     Of a tensor that nobody has, a moment of a frozen weight, zeros.
@@ -94,21 +92,21 @@ def gather_shards(
         watch: counts the moving.
     """
 
-    def gather(kind: Kind, sizes: Sizes) -> dict[str, Tensor]:
-        tensors = {key: torch.zeros(size, device=device.device()) for key, size in sizes.items()}
-        route = plan_route(
-            plan_fetches(
-                have,
-                [_whole(key, size) for key, size in sizes.items()],
-                processes.rank(),
-                lambda key: key if have.has(key) else None,
-            ),
-            staging_bytes=staging_bytes,
-        )
-        move(route, sources, [tensor.view(-1) for tensor in tensors.values()], watch)
-        return tensors
+    def __init__(
+        self, have: Holdings, sources: Sequence[Tensor], *, staging_bytes: int, watch: Stopwatch
+    ) -> None:
+        self._have, self._sources = have, sources
+        self._staging_bytes, self._watch = staging_bytes, watch
+        self.received = 0
+        """Elements that this process has received."""
 
-    return gather
+    def __call__(self, kind: Kind, sizes: Sizes) -> dict[str, Tensor]:
+        """The tensors of these sizes; every rank calls it."""
+        tensors = {key: torch.zeros(size, device=device.device()) for key, size in sizes.items()}
+        route = _route(self._have, [_whole(*each) for each in sizes.items()], self._staging_bytes)
+        move(route, self._sources, [each.view(-1) for each in tensors.values()], self._watch)
+        self.received += route.fetches.received(processes.rank())
+        return tensors
 
 
 def gather_checkpoint(folder: Path) -> Gather:

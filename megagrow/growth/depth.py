@@ -127,8 +127,8 @@ def first(old: int, new: int, _: TransitionConfig) -> LayerMap:
     return list(range(new))
 
 
-def lesa(old: int, new: int, _: TransitionConfig) -> LayerMap:
-    """LESA: a new layer between each of the last pairs of neighbours (arXiv 2502.13794).
+def lesa(old: int, new: int, transition: TransitionConfig) -> LayerMap:
+    """LESA: a new layer between some pairs of neighbours, the last ones (arXiv 2502.13794).
 
     32 -> 48 expands the pairs (15, 16) to (30, 31), as in the authors' notebook. What of a new
     layer is not predicted is a copy of the one before it.
@@ -140,10 +140,17 @@ def lesa(old: int, new: int, _: TransitionConfig) -> LayerMap:
             f"lesa makes {old + 1} to {2 * old - 1} layers of {old}, not {new}; nearest: "
             f"{min(max(new, old + 1), 2 * old - 1)}"
         )
-    first = 2 * old - 1 - new
+    added, last = new - old, 2 * old - 1 - new
+    asked = None if transition.lesa is None else transition.lesa.first_pair
+    first = last if asked is None else asked
+    if not 0 <= first <= last:
+        raise ConfigError(
+            f"transition.lesa.first_pair must be from 0 to {last} for {added} pairs of {old} "
+            f"layers, not {first}"
+        )
     layer_map: LayerMap = []
     for layer in range(old):
-        layer_map += [layer, layer] if first <= layer < old - 1 else [layer]
+        layer_map += [layer, layer] if first <= layer < first + added else [layer]
     return layer_map
 
 

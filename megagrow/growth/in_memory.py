@@ -19,7 +19,7 @@ from megatron.core import parallel_state
 
 from megagrow.checkpoint.sharded import TrainedModel, set_updates
 from megagrow.growth.cost import GrowthCost, growth_cost
-from megagrow.growth.dealing import Gather, gather_shards, make
+from megagrow.growth.dealing import Gather, GatherShards, make
 from megagrow.growth.keys import Source, without
 from megagrow.growth.making import Making
 from megagrow.pipeline.redistribution import shards
@@ -169,15 +169,17 @@ class _Filling:
 
     def _make(self, kind: Kind, have: Holdings, sources: Sequence[torch.Tensor]) -> None:
         staging, watch = self._staging_bytes, self._watch
-        gather = gather_shards(have, sources, staging_bytes=staging, watch=watch)
         if kind == "param" and self._learn is not None:
             # By its own watch: what moves meanwhile is part of the learning.
-            apart = gather_shards(have, sources, staging_bytes=staging, watch=Stopwatch())
+            apart = GatherShards(have, sources, staging_bytes=staging, watch=Stopwatch())
             with watch.phase("learn"):
                 self._learn(self._new, apart)
+            self._received += apart.received
+        gather = GatherShards(have, sources, staging_bytes=staging, watch=watch)
         self._received += make(
             self._jobs, kind, self._new, gather, staging_bytes=staging, watch=watch
         )
+        self._received += gather.received
 
 
 def _moved(received: int) -> int:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 from torch import Tensor
@@ -80,13 +81,13 @@ def makings(
             jobs[_LAYER.sub("layers.*.", key)].append(key)
         elif widens:
             jobs[key].append(key)
-    sizes = {key: megatron_layout(old).stored_shape(key) for key in megatron_layout(old).by_key}
+    before = megatron_layout(old)
     maker = _Maker(growth, whole, policy, lesa)
     return [
         Making(
-            needs={key: sizes[key] for key in maker.needs(keys)},
+            needs={key: before.stored_shape(key) for key in maker.needs(keys)},
             makes={key: whole.layout.stored_shape(key) for key in keys},
-            weights=lambda given, keys=keys: maker.weights(keys, given),  # type: ignore[misc]
+            weights=partial(maker.weights, keys),
             moments=maker.moments_of(keys),
         )
         for keys in jobs.values()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megagrow.config.schema import TransitionConfig
+from megagrow.config.schema import LesaConfig, TransitionConfig
 from megagrow.errors import ConfigError
 from megagrow.growth.depth import OPERATORS, plan_growth
 from megagrow.growth.plan import GrowthPlan
@@ -131,3 +131,11 @@ def test_lesa_expands_the_pairs_of_its_notebook() -> None:
     assert found.layer_map[:18] == (*range(16), 15, 16)
     assert (found.layer_map[-1], sorted(left_of)) == (31, list(range(16, 48, 2)))
     assert found.added == found.predicted == set(left_of)
+
+
+def test_lesa_expands_any_range_of_pairs() -> None:
+    found = plan("lesa", 6, 8, lesa=LesaConfig(first_pair=1))
+    assert found.layer_map == (0, 1, 1, 2, 2, 3, 4, 5)
+    assert found.left_of == {2: 1, 4: 2}
+    with pytest.raises(ConfigError, match="from 0 to 3 for 2 pairs of 6 layers, not 4"):
+        plan("lesa", 6, 8, lesa=LesaConfig(first_pair=4))

@@ -71,6 +71,7 @@ def _attempt_filling(disk: Path, free: int, file: str, override: str) -> tuple[i
         return trial.attempt(file, [override])
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     tmp_path: Path, small_disk: Path, tmp_path_factory: pytest.TempPathFactory, world2: World
 ) -> None:

@@ -148,7 +148,6 @@ def test_the_others_end_with_an_error_when_one_rank_dies_while_it_grows(
     assert trial.checkpoints(job.run)[-1] == "step_00000005"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("layout", [os.environ.get("MEGAGROW_LAYOUT", "pp2")])
 def test_killed_again_and_again_at_random(file: Path, reference: Path) -> None:

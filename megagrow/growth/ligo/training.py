@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megagrow.errors import TrainingError
-from megagrow.growth.dealing import Gather, deal, gather_shards, make
+from megagrow.growth.dealing import Gather, GatherShards, deal, make
 from megagrow.growth.ligo.operator import Ligo
 from megagrow.growth.ligo.settings import LigoSettings
 from megagrow.growth.making import Making
@@ -58,7 +58,7 @@ def train_ligo(
     """
     everyone = Holdings(processes.gather_objects(new.owned))
     watch = Stopwatch()
-    scatter = gather_shards(everyone, gradients, staging_bytes=staging_bytes, watch=watch)
+    collect = GatherShards(everyone, gradients, staging_bytes=staging_bytes, watch=watch)
     adam = torch.optim.Adam(ligo.parameters(), lr=settings.learning_rate)
     losses: list[float] = []
     for step in range(settings.steps):
@@ -73,7 +73,7 @@ def train_ligo(
         for matrix in ligo.parameters():
             matrix.grad = torch.zeros_like(matrix)
         for turn in deal(jobs, processes.world_size(), staging_bytes // torch.float32.itemsize):
-            _differentiate(turn[processes.rank()], gather, scatter)
+            _differentiate(turn[processes.rank()], gather, collect)
         for matrix in ligo.parameters():
             if processes.world_size() > 1 and matrix.grad is not None:
                 dist.all_reduce(matrix.grad)
