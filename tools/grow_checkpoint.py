@@ -98,8 +98,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--noise", type=float, default=0.0, metavar="SHARE", help="(1 - a) W + a e (default: 0)")
     add("--preset", choices=sorted(PRESETS), default="notebook", help="of lesa (default: notebook)")
     add("--epochs", type=int, metavar="N", help="of lesa, instead of the preset's")
-    add("--first-pair", type=int, metavar="N", help="of lesa: lower layer of the first pair that gets "
-        "a layer in between (default: the last pairs)")
+    add(
+        "--first-pair",
+        type=int,
+        metavar="N",
+        help="of lesa: lower layer of the first pair that gets "
+        "a layer in between (default: the last pairs)",
+    )
     add("--norms", choices=("nearest", "first"), default="nearest", help="norms of lesa's layers")
     add("--width", choices=sorted(WIDTHS), help="operator in width")
     add("--hidden-size", type=int, metavar="N", help="new hidden size")
@@ -123,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("say what to grow: --layers, --width, or both")
     for name, operators in _READ_BY.items():
         if getattr(options, name) != parser.get_default(name) and options.operator not in operators:
-            parser.error(f"--{name.replace('_', '-')} has no effect with {options.operator}; leave it out")
+            parser.error(
+                f"--{name.replace('_', '-')} has no effect with {options.operator}; leave it out"
+            )
     line = LiveLine(quiet=options.quiet)
     line.begin()
     try:
