@@ -61,7 +61,7 @@ class Size:
 
 
 SIZES = {
-    "folder": Size(hidden=2048, layers=7, vocabulary=32000, rounds=7),  # 2.0 GB when grown
+    "folder": Size(hidden=2048, layers=15, vocabulary=32000, rounds=5),  # 2.1 GB, 3.9 when grown
     "checkpoint": Size(hidden=1024, layers=8, vocabulary=32000, rounds=3),  # 1.9 GB when grown
 }
 QUICK = dict.fromkeys(SIZES, Size(hidden=64, layers=2, vocabulary=256, rounds=1))
@@ -253,7 +253,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny, no targets: does it run?")
     parser.add_argument("--parts", nargs="+", choices=tuple(SIZES), default=tuple(SIZES))
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="where to put 6 GB (default: the system's)"
+        "--data", type=Path, metavar="DIR", help="where to put 10 GB (default: the system's)"
     )
     parser.add_argument("--save", default="", metavar="NAME", help="keep it in benchmarks/results")
     return parser.parse_args(arguments)

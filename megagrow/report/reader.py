@@ -75,8 +75,8 @@ def read(folder: str | os.PathLike[str]) -> RunMetrics:
         growths=tuple(
             growth
             for growth in build.all(_latest(by_event["growth"], "step", "to_layers"), _growth)
-            # A new layout or a reset optimizer is recorded as a growth that adds no layer.
-            if growth.to_layers > growth.from_layers
+            # A new layout or a reset optimizer is recorded as a growth that adds nothing.
+            if growth.to_layers > growth.from_layers or growth.widens
         ),
         evals=build.all(_latest(by_event["eval"], "step", "stage"), _eval),
         resumes=tuple(int(record["step"]) for record in by_event["resume"]),
@@ -269,12 +269,21 @@ def _growth(record: Record) -> GrowthRecord:
         flops=float(record["flops"]),
         from_layers=int(record["from_layers"]),
         to_layers=int(record["to_layers"]),
-        operator=str(record.get("operator", "?")),
+        operator=_operators(record),
+        widens=bool(record.get("width")) or record.get("operator") == "learned",
         optimizer=str(record.get("optimizer", "?")),
         seconds=_float(record.get("seconds")),
         bytes_moved=_float(record.get("bytes_moved")),
         peak_bytes=_float(record.get("peak_bytes")),
     )
+
+
+def _operators(record: Record) -> str:
+    """Of depth and width: `stack, hyperclone`."""
+    depth, width = str(record.get("operator", "?")), record.get("width")
+    if not width:
+        return depth
+    return str(width) if depth == "none" else f"{depth}, {width}"
 
 
 def _eval(record: Record) -> EvalRecord:

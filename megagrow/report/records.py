@@ -94,7 +94,7 @@ class StageRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GrowthRecord:
-    """A growth of the model: it has more layers after it."""
+    """A growth of the model: it has more layers, or wider ones, after it."""
 
     step: int
     """Optimizer steps done before it."""
@@ -112,7 +112,10 @@ class GrowthRecord:
     """Depth after."""
 
     operator: str
-    """Growth operator, for example `stack`."""
+    """Growth operators, for example `stack`, or `stack, hyperclone` where the width grew too."""
+
+    widens: bool
+    """Whether the width may have grown."""
 
     optimizer: str
     """What became of the optimizer state."""

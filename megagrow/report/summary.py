@@ -272,4 +272,6 @@ def config_text(config: Mapping[str, Any]) -> str:
 
 def growth_label(growth: GrowthRecord) -> str:
     """A growth in a plot: `2→4`."""
+    if growth.to_layers == growth.from_layers:
+        return "wider"
     return f"{growth.from_layers}\N{RIGHTWARDS ARROW}{growth.to_layers}"

@@ -9,8 +9,10 @@ from typing import Any
 from megagrow.checkpoint import integrity, sharded
 from megagrow.checkpoint.guard import guarded
 from megagrow.checkpoint.store import read_state
+from megagrow.config.schema import ModelConfig
 from megagrow.conversion.exporting import find_checkpoint, stored_model
 from megagrow.errors import CheckpointError
+from megagrow.model.shape import LayerShape, model_shape
 from megagrow.plan.schedule import StagePlan
 from megagrow.runtime import failure, processes
 from megagrow.train.engine import Engine
@@ -56,10 +58,11 @@ def _check_model(run: Run, stage: StagePlan, checkpoint: Path, document: dict[st
     stored, layers = stored_model(document, checkpoint)
     wanted = stage.config.model
     free = _FREE if wanted.style == "llama" else _FREE[:2]
+    there, here = _resolved(stored), _resolved(wanted)
     found = [
-        f"model.{name}: {getattr(stored, name)} there, {getattr(wanted, name)} here"
-        for name in (entry.name for entry in fields(wanted))
-        if name not in free and getattr(stored, name) != getattr(wanted, name)
+        f"model.{name}: {there[name]} there, {here[name]} here"
+        for name in here
+        if name not in free and there[name] != here[name]
     ]
     if layers != stage.shape.num_layers:
         found.append(f"layers: {layers} there, {stage.shape.num_layers} in stage {stage.name!r}")
@@ -74,3 +77,11 @@ def _check_model(run: Run, stage: StagePlan, checkpoint: Path, document: dict[st
             f"initialise_from: {checkpoint} is of a stage that trains only a part of its model, "
             f"and holds no master weights of the rest. Take one of a later stage. {_MEND}"
         )
+
+
+def _resolved(model: ModelConfig) -> dict[str, Any]:
+    """All keys of a model, those that are unset as they follow from others."""
+    shape = model_shape(model, 1)
+    plain = {entry.name: getattr(model, entry.name) for entry in fields(model)}
+    layer = {entry.name: getattr(shape.layers[0], entry.name) for entry in fields(LayerShape)}
+    return {**plain, **layer, "tie_embeddings": shape.tie_embeddings}

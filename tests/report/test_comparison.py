@@ -59,6 +59,10 @@ def test_a_baseline_whose_layout_changed_did_not_grow(
     assert not scratch.notes
     runs = [read(grown_run), scratch]
     assert find_baseline(runs, None) is scratch
+    wider = {**event, "width": "hyperclone"}
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(wider)]) + "\n")
+    (growth,) = read(folder).growths
+    assert (growth.operator, growth.widens) == ("hyperclone", True)
 
 
 def test_unknown_baseline_names_the_nearest(runs: list[RunMetrics]) -> None:

@@ -100,6 +100,16 @@ def _refusal(config: RunConfig) -> str:
     return str(error.value)
 
 
+def test_sizes_that_are_said_or_follow_are_the_same(
+    world2: World, buckets: Path, base: Outcome, tmp_path: Path
+) -> None:
+    said = {"kv_channels": 8, "tie_embeddings": False}
+    config = config_of(
+        buckets, tmp_path / "run", stage(2, 1), initialise_from=str(base.folder), model=said, **BF16
+    )
+    assert layouts.train(world2, config).of("step")
+
+
 def test_a_published_model_grows_at_once(
     world2: World, buckets: Path, base: Outcome, tmp_path: Path
 ) -> None:

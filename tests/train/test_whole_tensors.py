@@ -148,6 +148,7 @@ def test_it_is_growth_on_disk(
     ("operator", "model", "sections"),
     [
         ("hyperclone", WIDER, {}),
+        ("hyperclone", WIDER, BF16),
         ("hyperclone", WIDER_GPT2, GPT2),
         ("double", WIDER, {}),
         ("zero", UNEVEN, {}),
@@ -167,7 +168,7 @@ def test_the_loss_goes_on_where_the_function_is_kept(
     mask = {key: value for key, value in model.items() if key == "mask_tokens"}
     wide = loss("wide", model=sizes, transition={"width": {"operator": operator, **mask}})
     narrow = loss("narrow", transition={"optimizer": "reset", "learning_rate": "restart"})
-    assert wide == pytest.approx(narrow, rel=1e-5)
+    assert wide == pytest.approx(narrow, rel=5e-3 if sections is BF16 else 1e-5)
 
 
 def test_a_doubled_models_moments_are_those_of_its_gradients(
