@@ -18,6 +18,7 @@ from megagrow.growth.width.masks import MASK_TURNS, mask_value
 from megagrow.model.flops import Parameters, TrainFlops, flops_per_token, parameters
 from megagrow.model.memory import MemoryModel, RankMemory
 from megagrow.model.shape import ModelShape, model_shape
+from megagrow.pipeline.balancing.costs import LayerCosts
 from megagrow.plan import advice, world
 from megagrow.plan.splits import Split, plan_splits
 from megagrow.plan.stage_growth import growth_flops, growth_timing, stage_growth, stage_steps
@@ -322,7 +323,11 @@ def _plan_stage(
     if growth is not None and growth.operator != "none":
         added = growth.added
     try:
-        splits = plan_splits(memory, previous.layout if previous else None)
+        splits = plan_splits(
+            memory,
+            previous.layout if previous else None,
+            lambda costs: _costs(costs, stage, shape, added),
+        )
     except LayoutError as error:
         raise LayoutError(f"stage {stage.name!r}: {error}") from None
     per_token = _flops(stage, shape, added)
@@ -383,6 +388,15 @@ def _memory(
     if stage.trainable == "all":
         return memory.ranks(layout)
     return memory.ranks_of(layout, added, head=stage.trainable == "new_and_head")
+
+
+def _costs(
+    costs: LayerCosts, stage: StageConfig, shape: ModelShape, added: frozenset[int]
+) -> LayerCosts:
+    if stage.trainable == "all":
+        return costs
+    head = stage.trainable == "new_and_head"
+    return costs.partly_trained(added, embedding=head and shape.tie_embeddings, output=head)
 
 
 def _flops(stage: StageConfig, shape: ModelShape, added: frozenset[int]) -> TrainFlops:

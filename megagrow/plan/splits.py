@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,13 +32,18 @@ class Split:
     """What the times were measured on that `imbalance` compares; unset: it compares FLOPs."""
 
 
-def plan_splits(memory: MemoryModel, before: Sequence[int] | None) -> tuple[Split, ...]:
+def plan_splits(
+    memory: MemoryModel,
+    before: Sequence[int] | None,
+    adapt: Callable[[LayerCosts], LayerCosts] = lambda costs: costs,
+) -> tuple[Split, ...]:
     """The splits to compare, the chosen one last.
 
     Args:
         memory: the stage's model, layout and batch.
         before: layers of each chunk in the stage before; unset in the first stage. `kept` is among
             the splits where this stage has as many chunks.
+        adapt: what the costs become where only a part of the model is trained.
 
     Raises:
         LayoutError: fewer layers than chunks, a split that `memory_limit` has no room for, or a
@@ -46,7 +51,7 @@ def plan_splits(memory: MemoryModel, before: Sequence[int] | None) -> tuple[Spli
     """
     parallel, layers = memory.parallel, memory.shape.num_layers
     chunks = parallel.pipeline * parallel.virtual_pipeline
-    costs = costs_for(memory)
+    costs = adapt(costs_for(memory))
     chosen = layout_for(memory, costs)
     splits = [_split("even", even_layout(layers, chunks), memory, costs)]
     if before is not None and len(before) == chunks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import frexp, ldexp
@@ -59,6 +59,31 @@ class LayerCosts:
         """Largest chunk cost over the mean: 1.0 is perfect, 1.25 leaves a fifth idle."""
         loads, total = self.loads(counts), self.total
         return max(loads) * len(loads) / total if total else 1.0
+
+    def partly_trained(
+        self, trained: Collection[int], *, embedding: bool, output: bool
+    ) -> LayerCosts:
+        """What it costs to train only a part of the model, in a third of the unit.
+
+        Of the three parts of a training step, forward and the gradients by input and by weight, a
+        frozen layer leaves out the last, and below all that is trained the last two. That is true
+        of matrices; attention's own products, which have no weights, count as if they had.
+
+        Args:
+            trained: layers that are trained.
+            embedding: whether the embedding is.
+            output: whether the output layer is.
+        """
+        lowest = 0 if embedding else min(trained, default=len(self.layers))
+        return LayerCosts(
+            layers=tuple(
+                cost * (3 if layer in trained else 2 if layer > lowest or embedding else 1)
+                for layer, cost in enumerate(self.layers)
+            ),
+            first=self.first * (3 if embedding else 1),
+            last=self.last * (3 if output else 2),
+            device=self.device,
+        )
 
     def whole(self) -> LayerCosts:
         """The same costs as whole numbers whose sums are exact.

@@ -283,3 +283,15 @@ def test_different_layers_on_virtual_stages_stay_within_the_limit(data: st.DataO
     if found is not None:
         assert room.holds(found)
         assert sum(found) == layers
+
+
+def test_frozen_layers_weigh_less() -> None:
+    costs = LayerCosts(layers=(1.0,) * 6, first=0.5, last=1.0)
+    top = costs.partly_trained({4, 5}, embedding=False, output=False)
+    assert (top.layers, top.first, top.last) == ((1, 1, 1, 1, 3, 3), 0.5, 2.0)
+    middle = costs.partly_trained({2, 4}, embedding=False, output=True)
+    assert (middle.layers, middle.last) == ((1, 1, 3, 2, 3, 2), 3.0)
+    tied = costs.partly_trained({5}, embedding=True, output=True)
+    assert (tied.layers, tied.first) == ((2, 2, 2, 2, 2, 3), 1.5)
+    assert balance(costs, 2) == (3, 3)
+    assert balance(top, 2) == (5, 1)
