@@ -14,11 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from megagrow.config.schema import LesaConfig, ModelConfig, TransitionConfig, WidthConfig
+from megagrow.config.checks import check_model
+from megagrow.config.schema import (
+    BatchConfig,
+    LearningRateConfig,
+    LesaConfig,
+    ModelConfig,
+    ParallelConfig,
+    StageConfig,
+    TransitionConfig,
+    WidthConfig,
+)
+from megagrow.config.source import Source
+from megagrow.config.transitions import refusals
 from megagrow.conversion.safetensors_file import torch_dtype
 from megagrow.errors import MegagrowError
 from megagrow.growth import depth
-from megagrow.growth.lesa.settings import PRESETS, LesaSettings
+from megagrow.growth.lesa.settings import PRESETS, lesa_settings
 from megagrow.growth.on_disk import StoredModel, grow_model, open_model
 from megagrow.growth.plan import GrowthPlan
 from megagrow.model.flops import parameters
@@ -148,8 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _grow(options: argparse.Namespace, line: LiveLine) -> None:
     old = open_model(options.source, verify=not options.no_verify and not options.dry_run)
-    plan = _plan(options, old.layers)
     model = _model(options, old)
+    stage = _transition(options, old, model)
+    assert stage.transition is not None
+    plan = depth.plan_growth(stage.transition, old.layers, stage.layers)
     width = _width(options, model)
     _say(old, plan, model)
     if options.dry_run:
@@ -164,7 +178,12 @@ def _grow(options: argparse.Namespace, line: LiveLine) -> None:
             from megagrow.growth.lesa.layers import PredictedLayers
 
             lesa = PredictedLayers(
-                old.tensors, old.shape, plan.left_of, _settings(options), Path(folder), _told(line)
+                old.tensors,
+                old.shape,
+                plan.left_of,
+                lesa_settings(stage.transition.lesa, options.seed),
+                Path(folder),
+                _told(line),
             )
         grow_model(
             old,
@@ -190,51 +209,79 @@ def _existing(output: Path) -> Path:
     return next(folder for folder in output.resolve().parents if folder.is_dir())
 
 
-def _settings(options: argparse.Namespace) -> LesaSettings:
-    settings = replace(PRESETS[options.preset], seed=options.seed)
-    return settings if options.epochs is None else replace(settings, epochs=options.epochs)
-
-
 def _told(line: LiveLine) -> Callable[[Role, str, float], None]:
     return lambda kind, phase, share: line.show(lambda: f"{kind.value}: {phase} {share:.0%}")
 
 
-def _plan(options: argparse.Namespace, layers: int) -> GrowthPlan:
-    wanted = options.layers or layers
+def _transition(options: argparse.Namespace, old: StoredModel, model: ModelConfig) -> StageConfig:
+    """The growth as a stage of a run, held against the same rules."""
+    layers = old.layers if options.layers is None else options.layers
+    sizes = WidthConfig(operator=options.width) if options.width else None
+    deepens = options.layers is not None and options.layers != old.layers
+    lesa = LesaConfig(
+        preset=options.preset,
+        epochs=options.epochs,
+        norms=options.norms,
+        first_pair=options.first_pair,
+    )
     transition = TransitionConfig(
-        operator="none" if wanted == layers else options.operator,
+        operator=options.operator if deepens or options.layers is not None else "none",
         pattern=options.pattern,
         insert=options.insert,
         positions=None if options.positions is None else tuple(options.positions),
-        lesa=LesaConfig(norms=options.norms, first_pair=options.first_pair)
-        if options.operator == "lesa"
-        else None,
+        lesa=lesa if options.operator == "lesa" and deepens else None,
+        width=sizes,
         new_output="zero" if options.zero else "copy",
         noise=options.noise,
         optimizer="reset",
         learning_rate="restart",
     )
-    return depth.plan_growth(transition, layers, wanted)
+    before, after = (
+        StageConfig(
+            name=name,
+            layers=depth_of,
+            tokens=1,
+            mixture={},
+            model=each,
+            parallel=ParallelConfig(),
+            batch=BatchConfig(global_size=1, micro_size=1),
+            learning_rate=LearningRateConfig(peak=1.0),
+        )
+        for name, depth_of, each in (("old", old.layers, old.model), ("new", layers, model))
+    )
+    if model != old.model and sizes is None:
+        raise MegagrowError("new sizes need an operator in width: add --width")
+    check_model(model, Source(file=str(old.folder), data={}, lines={}), ("model",))
+    for key, message in refusals(before, after, transition):
+        raise MegagrowError(f"{'.'.join(map(str, key))}: {message}")
+    return replace(after, transition=transition)
 
 
 def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
     """The new widths; what a new size would change unasked stays as it is."""
     layer = old.shape.layers[0]
+    apart = layer.num_query_groups != layer.num_attention_heads
+    groups = options.groups
+    if groups is None:
+        # Where every head has keys and values of its own, new ones have too.
+        groups = layer.num_query_groups if apart or options.heads is None else options.heads
     given: dict[str, Any] = {
         "hidden_size": options.hidden_size,
         "num_attention_heads": options.heads,
-        "num_query_groups": options.groups or layer.num_query_groups,
-        "ffn_hidden_size": options.ffn_hidden_size or layer.ffn_hidden_size,
+        "num_query_groups": groups,
+        "ffn_hidden_size": layer.ffn_hidden_size
+        if options.ffn_hidden_size is None
+        else options.ffn_hidden_size,
         "kv_channels": layer.kv_channels,
     }
+    sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
+    if all(size is None for size in sizes):
+        return old.model
     return replace(old.model, **{key: value for key, value in given.items() if value is not None})
 
 
 def _width(options: argparse.Namespace, model: ModelConfig) -> WidthOperator | None:
-    sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
     if options.width is None:
-        if any(size is not None for size in sizes):
-            raise MegagrowError("new sizes need an operator in width: add --width")
         return None
     from megagrow.growth.seeds import draw_seed
     from megagrow.growth.width.draws import Draws

@@ -55,6 +55,8 @@ def _describe(hint: Any) -> str:
     """What a value of type `hint` is called in an error."""
     if get_origin(hint) is Annotated:
         return "a number of tokens such as 20M" if get_args(hint)[0] is int else "a duration"
+    if get_origin(hint) is Literal:
+        return f"one of: {', '.join(map(str, get_args(hint)))}"
     if is_dataclass(hint) or get_origin(hint) is dict:
         return "a mapping"
     if get_origin(hint) is tuple:

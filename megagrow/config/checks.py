@@ -41,7 +41,7 @@ _NAME = re.compile(r"\w[\w.+=@-]{0,99}")
 def check(config: RunConfig, source: Source) -> None:
     """Raises ConfigError for the first combination that could not be trained."""
     _check_run(config, source)
-    _check_model(config.model, source, ("model",))
+    check_model(config.model, source, ("model",))
     _check_data(config, source)
     _check_optimizer(config.optimizer, source)
     names: set[str] = set()
@@ -66,6 +66,10 @@ def _check_run(config: RunConfig, source: Source) -> None:
         )
     if not config.output.strip():
         raise source.error(("output",), "is empty; name the run's folder, or remove the key")
+    if config.initialise_from is not None and not config.initialise_from.strip():
+        raise source.error(
+            ("initialise_from",), "is empty; name a checkpoint or a run, or remove the key"
+        )
     least: tuple[tuple[KeyPath, float | None, int], ...] = (
         (("seed",), config.seed, 0),
         (("checkpoint", "keep"), config.checkpoint.keep, 1),
@@ -85,7 +89,8 @@ def _check_run(config: RunConfig, source: Source) -> None:
         )
 
 
-def _check_model(model: ModelConfig, source: Source, path: KeyPath) -> None:
+def check_model(model: ModelConfig, source: Source, path: KeyPath) -> None:
+    """Raises ConfigError for sizes that make no model; `path` is where they stand in `source`."""
     _check_positive(
         model,
         "hidden_size",
@@ -153,7 +158,7 @@ def _check_stage_model(
                 f"is {here} in this stage and {there} in the run; stages may differ only in "
                 f"{', '.join(WIDTHS)}",
             )
-    _check_model(stage.model, source, path)
+    check_model(stage.model, source, path)
 
 
 def _check_data(config: RunConfig, source: Source) -> None:

@@ -49,7 +49,7 @@ def check_transitions(stages: Sequence[StageConfig], source: Source) -> None:
                 "transition; remove the key",
             )
         if stage.transition is not None:
-            for key, message in _refusals(stages[index - 1], stage, stage.transition):
+            for key, message in refusals(stages[index - 1], stage, stage.transition):
                 raise source.error((*path, *key), message)
 
 
@@ -57,10 +57,16 @@ def _adds(transition: TransitionConfig | None) -> bool:
     return transition is not None and transition.operator not in _ADDS_NOTHING
 
 
-def _refusals(
+def refusals(
     previous: StageConfig, stage: StageConfig, transition: TransitionConfig
 ) -> Iterator[tuple[KeyPath, str]]:
-    """What is wrong with a transition: the key and why."""
+    """What is wrong with a transition: the key, from its stage on, and why.
+
+    Args:
+        previous: the stage before.
+        stage: the stage that it leads into.
+        transition: its transition.
+    """
     yield from _depths(previous, stage, transition.operator)
     yield from _widths(previous, stage, transition)
     if transition.operator == "learned":
@@ -83,7 +89,7 @@ def _refusals(
             if getattr(transition, key) == value:
                 yield (
                     ("transition", key),
-                    f"{value} is about new layers, and {transition.operator} adds none",
+                    f"{value} is about new layers, and operator {transition.operator} adds none",
                 )
         if transition.noise:
             yield ("transition", "noise"), f"{transition.operator} takes no noise; remove the key"
@@ -139,8 +145,9 @@ def _widths(
     if width is None:
         yield (
             ("transition",),
-            "the model of this stage has other widths than that of the stage before; set "
-            "width.operator, such as hyperclone, or remove the keys of model",
+            "the model of this stage has other widths than that of the stage before (a stage's "
+            "model is the run's, with its own keys in place); set width.operator, such as "
+            "hyperclone, or give both stages the same widths",
         )
         return
     for key, operator in _WIDTH_OWNED.items():
@@ -168,11 +175,11 @@ def _widths(
             ("transition", "width", "fan_in"),
             "with fan_out zero too, new channels would get no gradient; set either to copy",
         )
-    if transition.optimizer == "keep_old_zero_new" and width.operator == "double":
+    if transition.optimizer in ("keep_old_zero_new", "scale") and width.operator == "double":
         yield (
             ("transition", "optimizer"),
-            "keep_old_zero_new is not defined for double, in which every half is as old as the "
-            "other; use reset, copy or scale",
+            f"{transition.optimizer} is not defined for double, in which each half is as old as "
+            "the other; copy makes the moments what their gradients would have; use that or reset",
         )
 
 

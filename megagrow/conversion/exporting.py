@@ -20,6 +20,7 @@ from megagrow.conversion.families import family_of, layout_of, write_config
 from megagrow.conversion.layout import Converted, check
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.conversion.safetensors_folder import SHARD_BYTES, SafetensorsWriter, read_json
+from megagrow.conversion.unfinished import refuse_masks
 from megagrow.errors import CheckpointError
 from megagrow.model.shape import ModelShape, model_shape
 
@@ -99,7 +100,7 @@ def to_hugging_face(
     checkpoint = find_checkpoint(source)
     state = read_state(checkpoint)
     model, layers = stored_model(state, checkpoint)
-    _refuse_mask(state, checkpoint)
+    refuse_masks(state, checkpoint)
     shape = model_shape(model, layers)
     family = family or family_of(model)
     document = write_config(family, model, shape)
@@ -159,26 +160,6 @@ def stored_model(state: Mapping[str, Any], checkpoint: Path) -> tuple[ModelConfi
     section, layers = checkpoint_model(state, checkpoint)
     where = Source(file=f"{checkpoint / STATE_FILE}: model", data=section, lines={})
     return build(ModelConfig, section, where), layers
-
-
-def _refuse_mask(state: Mapping[str, Any], checkpoint: Path) -> None:
-    """Other formats know no mask on the residual outputs of new layers (`new_output: mask`)."""
-    number, stages = state["train"]["stage"], state["config"]["stages"]
-    transition = stages[number].get("transition") or {}
-    if transition.get("new_output") != "mask":
-        return
-    length = state["config"]["model"]["seq_length"]
-    steps = [entry["batch"]["global_size"] * length for entry in stages[: number + 1]]
-    before = sum(
-        -(-entry["tokens"] // step) for entry, step in zip(stages[:number], steps, strict=False)
-    )
-    done = (state["train"]["step"] - before) * steps[number]
-    if done < transition["mask_tokens"]:
-        raise CheckpointError(
-            f"{checkpoint}: its new layers are behind a mask that is not 1 yet ({done} of "
-            f"{transition['mask_tokens']} tokens), which no other format knows. Convert a later "
-            "checkpoint, or an earlier one."
-        )
 
 
 def cut_shape(shape: ModelShape) -> ModelShape:

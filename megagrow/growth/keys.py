@@ -23,6 +23,16 @@ def layer_of(key: str) -> int | None:
     return int(match["layer"]) if match else None
 
 
+def at_layer(key: str, layer: int) -> str:
+    """The key of the same tensor of another layer."""
+    return _LAYER.sub(rf"\g<before>{layer}\g<after>", key)
+
+
+def family(key: str) -> str:
+    """What the same tensors of all layers have in common in their keys."""
+    return _LAYER.sub(r"\g<before>*\g<after>", key)
+
+
 def is_residual_output(key: str) -> bool:
     """Whether a tensor is weight or bias of what a layer adds to the residual stream."""
     return any(name in key for name in _RESIDUAL_OUTPUTS)

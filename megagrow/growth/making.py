@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 
 from torch import Tensor
 
-from megagrow.config.schema import LesaConfig
 from megagrow.conversion.megatron_names import megatron_layout
-from megagrow.growth.keys import layer_of
+from megagrow.growth.keys import at_layer, family, layer_of
 from megagrow.growth.lesa.layers import KINDS, predicted_parts
-from megagrow.growth.lesa.settings import PRESETS, LesaSettings
+from megagrow.growth.lesa.settings import LesaSettings
 from megagrow.growth.moments import MomentPolicy
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.whole_tensors import WholeTensors
@@ -28,8 +26,6 @@ Sizes = Mapping[str, tuple[int, ...]]
 
 Tensors = Mapping[str, Tensor]
 """Whole fp32 tensors, by their keys in a checkpoint."""
-
-_LAYER = re.compile(r"layers\.\d+\.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +74,7 @@ def makings(
     for key in whole.layout.by_key:
         predicted = layer_of(key) in growth.predicted
         if growth.predicted and _kinds(whole, key) and (widens or predicted):
-            jobs[_LAYER.sub("layers.*.", key)].append(key)
+            jobs[family(key)].append(key)
         elif widens:
             jobs[key].append(key)
     before = megatron_layout(old)
@@ -94,13 +90,6 @@ def makings(
     ]
 
 
-def lesa_settings(asked: LesaConfig | None, seed: int) -> LesaSettings:
-    """How the operator `lesa` predicts, in a run with this seed."""
-    chosen = LesaConfig() if asked is None else asked
-    settings = replace(PRESETS[chosen.preset], seed=seed)
-    return settings if chosen.epochs is None else replace(settings, epochs=chosen.epochs)
-
-
 class _Maker:
     def __init__(
         self, growth: GrowthPlan, whole: WholeTensors, policy: MomentPolicy, lesa: LesaSettings
@@ -111,7 +100,7 @@ class _Maker:
         """The old tensors that new ones are made of: for predicted ones, those of all layers."""
         if self._predicts(keys):
             layers = range(self._growth.old_layers)
-            return [_LAYER.sub(f"layers.{layer}.", keys[0]) for layer in layers]
+            return [at_layer(keys[0], layer) for layer in layers]
         origin = self._whole.origin(keys[0])
         return [] if origin is None else [origin]
 
@@ -149,7 +138,7 @@ class _Maker:
     def _predicted(self, key: str, given: Tensors) -> dict[TensorName, Tensor]:
         """The predicted parts of all new layers' tensors of the kind of `key`."""
         olds = [given[name] for name in self.needs([key])]
-        stored = self._whole.before.by_key[_LAYER.sub("layers.0.", key)]
+        stored = self._whole.before.by_key[at_layer(key, 0)]
         split = [self._whole.before.split(stored, old) for old in olds]
         found: dict[TensorName, Tensor] = {}
         for name in stored.parts:

@@ -29,7 +29,8 @@ def moment_policy(transition: TransitionConfig) -> MomentPolicy:
     """The policy of a transition.
 
     Sources: `reset` G_stack and most others; `copy` Staged Training's depth growth;
-    `keep_old_zero_new` MSG and SPARKLING; `scale` Staged Training's width growth (1/2, 1/4).
+    `keep_old_zero_new` MSG and SPARKLING. Staged Training's growth in width halves and quarters
+    them, which `copy` does for it (`width.double.moment_factors`).
     """
     if transition.optimizer == "reset":
         return RESET

@@ -26,6 +26,7 @@ from megagrow.conversion.layout import Converted, Layout, TensorSource, check
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.conversion.safetensors_file import Content, itemsize, torch_dtype, torch_name
 from megagrow.conversion.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
+from megagrow.conversion.unfinished import refuse_masks
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.verbatim import copied_tensors
 from megagrow.model.shape import ModelShape, model_shape
@@ -185,6 +186,7 @@ def _open(source: Path, verify: bool) -> StoredModel:
     checkpoint = find_checkpoint(source)
     state = read_state(checkpoint)
     model, layers = stored_model(state, checkpoint)
+    refuse_masks(state, checkpoint)
     if verify:
         integrity.check_contents(checkpoint, state["files"], _MEND, rank=0, ranks=1)
     shape = model_shape(model, layers)

@@ -71,7 +71,12 @@ class GrowthPlan:
 
     @property
     def added(self) -> frozenset[int]:
-        """New layers that no old layer lives on in: drawn, mixed, and copies but the first."""
+        """New layers that no old layer lives on in: drawn, mixed, and copies but the first.
+
+        None where every layer is learned from all old ones: then none is older than another.
+        """
+        if self.operator == "learned":
+            return frozenset()
         seen: set[int] = set()
         added = set()
         for layer, pairs in enumerate(self.sources):

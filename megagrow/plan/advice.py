@@ -76,7 +76,16 @@ def _unread_warnings(config: RunConfig) -> list[str]:
             "checkpoint.growth_scratch has no effect: every transition goes through memory; remove "
             "it, or set transition.through to checkpoint"
         )
-    if ways == {"checkpoint"} and checkpoint.growth_staging != CheckpointConfig().growth_staging:
+    whole = any(
+        stage.transition is not None
+        and (stage.transition.width is not None or stage.transition.operator in ("lesa", "learned"))
+        for stage in config.stages
+    )
+    if (
+        ways == {"checkpoint"}
+        and not whole
+        and checkpoint.growth_staging != CheckpointConfig().growth_staging
+    ):
         found.append(
             "checkpoint.growth_staging has no effect: every transition goes through a checkpoint; "
             "remove it, or set transition.through to memory"

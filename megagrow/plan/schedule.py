@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from megagrow.config.schema import ParallelConfig, RunConfig, StageConfig
-from megagrow.errors import DataError, LayoutError
+from megagrow.errors import ConfigError, DataError, LayoutError
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.timing import GrowthTiming
 from megagrow.growth.trained import trains
@@ -322,6 +322,11 @@ def _plan_stage(
     added = previous.added if previous else frozenset()
     if growth is not None and growth.operator != "none":
         added = growth.added
+    if stage.trainable != "all" and not added:
+        raise ConfigError(
+            f"stage {stage.name!r}: trainable is {stage.trainable}, and the last growth added no "
+            "layer; set it to all"
+        )
     try:
         splits = plan_splits(
             memory,

@@ -11,6 +11,7 @@ from megagrow.checkpoint.guard import guarded
 from megagrow.checkpoint.store import read_state
 from megagrow.config.schema import ModelConfig
 from megagrow.conversion.exporting import find_checkpoint, stored_model
+from megagrow.conversion.unfinished import refuse_masks
 from megagrow.errors import CheckpointError
 from megagrow.model.shape import LayerShape, model_shape
 from megagrow.plan.schedule import StagePlan
@@ -71,6 +72,7 @@ def _check_model(run: Run, stage: StagePlan, checkpoint: Path, document: dict[st
         raise CheckpointError(
             f"initialise_from: {checkpoint} is of another model:\n  {listed}\n{_MEND}"
         )
+    refuse_masks(document, checkpoint)
     saved = document["config"]["stages"][document["train"]["stage"]]
     if saved.get("trainable", "all") != "all":
         raise CheckpointError(

@@ -15,7 +15,8 @@ from megagrow.growth.cost import GrowthCost
 from megagrow.growth.dealing import Gather, gather_checkpoint, make
 from megagrow.growth.in_memory import BuiltModel
 from megagrow.growth.keys import Source, layer_of, moment_source, weight_source, without
-from megagrow.growth.making import Making, lesa_settings, makings
+from megagrow.growth.lesa.settings import lesa_settings
+from megagrow.growth.making import Making, makings
 from megagrow.growth.moments import moment_policy
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.seeds import draw_seed, noise_seed

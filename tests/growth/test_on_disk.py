@@ -218,3 +218,38 @@ def test_options_that_nothing_reads_are_refused(
     with pytest.raises(SystemExit):
         main(["anywhere", "--dry-run", *arguments])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layers", "8", "--noise", "nan"], "noise: is a share from 0 to 1"),
+        (["--width", "hyperclone"], "width: hyperclone makes the model wider"),
+        (["--width", "split", "--hidden-size", "128", "--zero"], "zero is about new layers"),
+        (["--layers", "0"], "only the operator `first` makes a model shallower"),
+        (["--width", "split", "--heads", "0"], "num_attention_heads: must be at least 1"),
+    ],
+)
+def test_what_a_run_refuses_is_refused(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    output = tmp_path / "grown"
+    assert main([str(folders["llama"]), *arguments, "--output", str(output)]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_heads_of_their_own_stay_so(folders: dict[str, Path], tmp_path: Path) -> None:
+    source, output = folders["gpt2"], tmp_path / "wide"
+    old = open_model(source)
+    sizes = ["--hidden-size", str(2 * old.model.hidden_size), "--heads"]
+    sizes += [str(2 * old.model.num_attention_heads), "--ffn-hidden-size"]
+    sizes += [str(2 * old.shape.layers[0].ffn_hidden_size)]
+    assert main([str(source), "--width", "hyperclone", *sizes, "--output", str(output)]) == 0
+    expected = _logits(source)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(_logits(output), expected, rtol=1e-5, atol=1e-5 * scale)

@@ -47,7 +47,9 @@ def refused(
         return not plain or rate == "rewarm_new"
     if not adds and (output != "copy" or trainable != "all" or rate == "rewarm_new"):
         return True
-    if optimizer == "keep_old_zero_new" and (width == "double" or not (adds or width)):
+    if optimizer in ("keep_old_zero_new", "scale") and width == "double":
+        return True
+    if optimizer == "keep_old_zero_new" and not (adds or width):
         return True
     return operator == "expand" and output == "mask"
 

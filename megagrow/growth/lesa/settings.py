@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from megagrow.config.schema import LesaConfig
 from megagrow.errors import ConfigError
 
 
@@ -63,3 +64,10 @@ PRESETS: Mapping[str, LesaSettings] = MappingProxyType(
 """The two published sets, which differ. `paper`: lambda, epochs and width of arXiv 2502.13794; its
 optimizer and batch are not known here, so the notebook's stand in. `notebook`: train_LESA.ipynb of
 yangyifei729/LESA. Neither publishes a seed."""
+
+
+def lesa_settings(asked: LesaConfig | None, seed: int) -> LesaSettings:
+    """How the operator `lesa` predicts, in a run with this seed."""
+    chosen = LesaConfig() if asked is None else asked
+    settings = replace(PRESETS[chosen.preset], seed=seed)
+    return settings if chosen.epochs is None else replace(settings, epochs=chosen.epochs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -10,11 +9,10 @@ from torch import Tensor
 
 from megagrow.conversion.layout import Layout
 from megagrow.conversion.megatron_names import megatron_layout
+from megagrow.growth.keys import family
 from megagrow.growth.ligo.operator import Ligo
 from megagrow.growth.making import Making, Tensors
 from megagrow.model.tensors import TensorName
-
-_LAYER = re.compile(r"layers\.\d+\.")
 
 
 def ligo_jobs(ligo: Ligo) -> list[Making]:
@@ -39,7 +37,7 @@ def _families(layout: Layout) -> Mapping[str, list[str]]:
     """Keys that differ by nothing but the layer, from the first layer to the last."""
     found: dict[str, list[str]] = defaultdict(list)
     for key in layout.by_key:
-        found[_LAYER.sub("layers.*.", key)].append(key)
+        found[family(key)].append(key)
     return found
 
 

@@ -65,6 +65,7 @@ def moment_factors(name: TensorName) -> tuple[float, float]:
     """Factors of Adam's first and second moment, after `duplicated`.
 
     1/2 and 1/4, since each half makes half of the output. The final norm, halved itself, has the
-    gradients that it had: 1 and 1.
+    gradients that it had, and so have the gains of queries and keys, which both halves share.
     """
-    return (1.0, 1.0) if name.role is Role.FINAL_NORM else (0.5, 0.25)
+    kept = (Role.FINAL_NORM, Role.QUERY_NORM, Role.KEY_NORM)
+    return (1.0, 1.0) if name.role in kept else (0.5, 0.25)

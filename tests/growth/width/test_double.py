@@ -28,7 +28,7 @@ def test_blocks_as_in_the_paper() -> None:
 @pytest.mark.parametrize("style", ["llama", "gpt2"])
 def test_moment_factors_are_what_happens_to_gradients(style: str, tied: bool) -> None:
     """In every value that is not a zero of the block diagonal."""
-    options = {"style": style, "tied": tied, "qkv_bias": True}
+    options = {"style": style, "tied": tied, "qkv_bias": True, "qk_norm": style == "llama"}
     old = model_shape(4, (4, 2, 2, 3), **options)  # type: ignore[arg-type]
     new = model_shape(8, (8, 4, 2, 6), **options)  # type: ignore[arg-type]
     model = random_model(old, 0, torch.float64)
