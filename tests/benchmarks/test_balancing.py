@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.command import result
 
 
 def test_splits_are_the_best_and_the_last_line_is_the_result() -> None:
-    done = subprocess.run(
-        [sys.executable, "benchmarks/balancing.py", "--quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    document = json.loads(done.stdout.splitlines()[-1])
+    document = result("balancing.py", timeout=120)
     assert document["not_the_best"] == []
     assert len(document["ratios"]) == 15
     assert "lognormal, limit, unequal/of 50 ms" in document["ratios"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +16,7 @@ import zstandard
 from megagrow.bucketing.writing import sidecar
 from megagrow.data.writer import BucketWriter
 from megagrow.errors import DataError
+from tests.benchmarks.command import result
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["the", "weather", "of", "an", "island", "is", "told", "by", "gulls,", "27", "old", "men"]
@@ -159,17 +157,9 @@ def test_every_contender_makes_the_same_documents_and_the_last_line_is_the_resul
     tmp_path: Path,
 ) -> None:
     _shards(tmp_path / "input")
-    command = [sys.executable, "benchmarks/data.py", "--quick", "--cache", str(tmp_path / "cache")]
-    done = subprocess.run(
-        [*command, "--input", str(tmp_path / "input")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+    document = result(
+        "data.py", "--cache", str(tmp_path / "cache"), "--input", str(tmp_path / "input")
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    document = json.loads(done.stdout.splitlines()[-1])
     assert document["ok"] is True
     assert document["wrong"] == []
     assert document["ratios"]["check/contenders with other documents"] == 0

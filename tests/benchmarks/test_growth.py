@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.command import result
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kernel_and_pause_are_measured_and_the_last_line_is_the_result() -> None:
-    done = subprocess.run(
-        [sys.executable, "benchmarks/growth.py", "--quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    document = json.loads(done.stdout.splitlines()[-1])
+    document = result("growth.py", timeout=800)
     assert document["ok"] is True
     growths = document["pause"]["dp2-to-pp2"]
     assert {"plan", "build", "move", "unpack", "gather"} <= set(growths["memory"]["phases"])

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.command import result
 
 
 def test_all_kinds_are_measured_and_what_was_cut_short_is_said() -> None:
-    done = subprocess.run(
-        [sys.executable, "benchmarks/lesa.py", "--quick", "--rows", "8", "--rounds", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    document = json.loads(done.stdout.splitlines()[-1])
+    document = result("lesa.py", "--rows", "8", "--rounds", "1", timeout=120)
     assert document["ok"] is True
     assert document["ratios"]["svd/speed"] > 0
     assert document["svd"]["round_trip_error"]["ours"] < 1e-5

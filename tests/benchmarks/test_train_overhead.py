@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.command import result
 
 
 @pytest.mark.slow
 def test_every_loop_trains_and_the_last_line_is_the_result() -> None:
-    command = [sys.executable, "benchmarks/train_overhead.py", "--quick", "--rounds", "2"]
-    done = subprocess.run(
-        [*command, "--layouts", "one", "pp2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    document = json.loads(done.stdout.splitlines()[-1])
+    document = result("train_overhead.py", "--rounds", "2", "--layouts", "one", "pp2")
     assert document["ok"] is True
     assert {name: set(each) for name, each in document["measured"].items()} == {
         "one": {"ours", "bare", "stock", "plain"},
