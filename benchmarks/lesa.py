@@ -1,13 +1,13 @@
 """What predicting layers with LESA costs, and what the Gram matrix saves over an SVD.
 
     python benchmarks/lesa.py [--quick] [--threads N] [--parts svd model] [--kinds KIND ...]
-                              [--rows N] [--epochs N] [--svd-width N] [--save NAME]
+                              [--rows N] [--epochs N] [--svd-kind KIND] [--save NAME]
 
 svd: `decompose` against what the authors' notebook does, `torch.linalg.svd(torch.cat(...))` in
-float32, on the queries of a 32-layer model with random weights, scaled down to a width that an SVD
-can do. They take turns in one process, in an order that is reversed every round; a ratio is taken
-in every round. Before anything is timed, singular values are compared and every layer is put
-together again: the run fails if they differ.
+float32, on one kind of matrix of Llama-3-8B with random weights, by default the smallest: an SVD of
+the others takes too long on a CPU. They take turns in one process, in an order that is reversed
+every round; a ratio is taken in every round. Before anything is timed, singular values are compared
+and every layer is put together again: the run fails if they differ.
 
 model: the seven kinds of matrices of Llama-3-8B (32 layers, random weights in bfloat16), one shape
 at a time: seconds of summing the Gram matrix, of its eigenvectors, of V and of training a predictor
@@ -78,8 +78,8 @@ def _warm_up() -> None:
 
 def _against_svd(options: argparse.Namespace) -> tuple[dict[str, Ratio], dict[str, Any]]:
     """Ratios of speed and memory, and the figures behind them."""
-    width = options.svd_width
-    matrices = _weights((width, width), torch.float32)
+    out, width = _size(options.svd_kind, options)
+    matrices = _weights((out, width), torch.float32)
     contenders: dict[str, Callable[[], object]] = {
         "ours": lambda: decompose(matrices),
         "svd": lambda: torch.linalg.svd(torch.cat(matrices, dim=1), full_matrices=False),
@@ -98,7 +98,7 @@ def _against_svd(options: argparse.Namespace) -> tuple[dict[str, Ratio], dict[st
     if not device.is_cuda():
         ratios["svd/speed by CPU time"] = ratio([svd[1] / ours[1] for ours, svd in pairs])
     details = {
-        "matrix": [width, LAYERS * width],
+        "matrix": [out, LAYERS * width],
         "rounds": options.rounds,
         **{
             unit: {name: [round(each[at], 3) for each in found] for name, found in measured.items()}
@@ -136,9 +136,7 @@ def _compare(matrices: Sequence[Tensor]) -> dict[str, float]:
 
 def _measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds and peak memory of one shape of matrix."""
-    out, width = KINDS[kind]
-    if options.quick:
-        out, width = out // QUICK_SCALE, width // QUICK_SCALE
+    out, width = _size(kind, options)
     print(f"{kind}: {LAYERS} matrices of {out} x {width}", file=sys.stderr)
     matrices = _weights((out, width), torch.bfloat16)
     held = device.memory_bytes()
@@ -201,6 +199,12 @@ def _print_model(measured: dict[str, dict[str, Any]]) -> None:
     print_table("Kinds of Llama-3-8B; memory beyond the weights", head + peaks, rows)
 
 
+def _size(kind: str, options: argparse.Namespace) -> tuple[int, int]:
+    """[out, in] of a kind of matrix."""
+    out, width = KINDS[kind]
+    return (out // QUICK_SCALE, width // QUICK_SCALE) if options.quick else (out, width)
+
+
 def _weights(shape: tuple[int, int], dtype: torch.dtype) -> list[Tensor]:
     """Random weights of all layers."""
     where = device.device()
@@ -246,7 +250,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--epochs", type=int, help="default: the notebook's on a GPU (0), 1 on a CPU"
     )
     parser.add_argument(
-        "--svd-width", type=int, help="width of the matrices; default: 4096 on a GPU, 1024 on a CPU"
+        "--svd-kind", choices=tuple(KINDS), default="k,v", help="what the SVD is taken of"
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each with the SVD")
     parser.add_argument("--save", default="", metavar="NAME", help="keep it in benchmarks/results")
@@ -255,8 +259,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.kinds = list(KINDS) if cuda or options.quick else ["k,v"]
     if options.epochs is None:
         options.epochs = 0 if cuda else 1
-    if options.svd_width is None:
-        options.svd_width = 64 if options.quick else 4096 if cuda else 1024
     return options
 
 

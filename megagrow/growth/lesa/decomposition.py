@@ -17,6 +17,10 @@ SMALLEST_RATIO = 1e-6
 float64 resolves about 1e-8, and a row of V that belongs to less than 1e-6 is rounding noise of the
 float32 product it comes from."""
 
+WELL_CONDITIONED = 0.03
+"""Share of the largest singular value that all must have for a Gram matrix of float32 products to
+do: it is right to about 1e-7 of its largest eigenvalue, so its smallest are right to 1e-4."""
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -54,11 +58,12 @@ def decompose(
 ) -> Decomposition:
     """Decomposes `[W_1 .. W_L]` without building it.
 
-    `M M^T`, of size [out, out], is summed layer by layer in float64; its eigenvectors are U and the
-    roots of its eigenvalues sigma. `V_i = diag(sigma)^-1 U^T W_i`. As U is orthogonal whatever the
-    eigenvalues' errors, `compose(v[i])` gives back `W_i` but for float32 rounding and for what is
-    dropped: singular values up to `SMALLEST_RATIO` of the largest, such as those beyond the
-    `layers x in` that there can be.
+    `M M^T`, of size [out, out], is summed layer by layer; its eigenvectors are U and the roots of
+    its eigenvalues sigma. Each layer's products are of float32, and the sum is made again of
+    float64 ones where singular values turn out to be small (`WELL_CONDITIONED`). `V_i =
+    diag(sigma)^-1 U^T W_i`. As U is orthogonal whatever the eigenvalues' errors, `compose(v[i])`
+    gives back `W_i` but for float32 rounding and for what is dropped: singular values up to
+    `SMALLEST_RATIO` of the largest, such as those beyond the `layers x in` that there can be.
 
     Memory, beyond the matrices: on a CPU about `32 out^2` bytes while eigenvectors are found, then
     `4 out^2 + 4 layers x out x in`.
@@ -75,19 +80,14 @@ def decompose(
     told = progress or (lambda share: None)
     layers, (out, width) = len(matrices), matrices[0].shape
     with torch.no_grad(), full_float32():
-        gram = torch.zeros(out, out, dtype=torch.float64, device=matrices[0].device)
-        for index, matrix in enumerate(matrices):
-            _add_gram(gram, matrix)
-            told((index + 1) / (3 * layers))
-        if not torch.isfinite(gram.diagonal()).all():
-            _refuse_not_finite(matrices)
-        u, sigma = _eigenvectors(gram)
-        del gram
+        u, sigma = _left(matrices, torch.float32, lambda share: told(share / 3))
+        if len(sigma) < out or sigma[-1] < WELL_CONDITIONED * sigma[0]:
+            u, sigma = _left(matrices, torch.float64, lambda share: told((1 + share) / 3))
         told(2 / 3)
         v = torch.empty(layers, len(sigma), width, dtype=torch.float32, device=u.device)
+        rows = (u / sigma).T.contiguous()
         for index, matrix in enumerate(matrices):
-            torch.matmul(u.T, matrix.float(), out=v[index])
-            v[index] /= sigma[:, None]
+            torch.matmul(rows, matrix.float(), out=v[index])
             told(2 / 3 + (index + 1) / (3 * layers))
     return Decomposition(u=u, sigma=sigma, v=v)
 
@@ -117,22 +117,30 @@ def _refuse_not_finite(matrices: Sequence[Tensor]) -> NoReturn:
     )
 
 
-def _add_gram(gram: Tensor, matrix: Tensor) -> None:
-    """Adds `W W^T` to the lower triangle, in blocks of rows: what is above it is not read."""
-    wide = matrix.double()
-    size = max(256, -(-len(gram) // 8))
-    for start in range(0, len(gram), size):
-        end = min(start + size, len(gram))
-        gram[start:end, :end].addmm_(wide[start:end], wide[:end].T)
-
-
-def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Left singular vectors and the singular values that count, largest first."""
+def _left(
+    matrices: Sequence[Tensor], dtype: torch.dtype, told: Callable[[float], None]
+) -> tuple[Tensor, Tensor]:
+    """U and the singular values that count, largest first, from products of `dtype`."""
+    first = matrices[0]
+    gram = torch.zeros(len(first), len(first), dtype=torch.float64, device=first.device)
+    for index, matrix in enumerate(matrices):
+        _add_gram(gram, matrix.to(dtype))
+        told((index + 1) / len(matrices))
+    if not torch.isfinite(gram.diagonal()).all():
+        _refuse_not_finite(matrices)
     squares, vectors = torch.linalg.eigh(gram, UPLO="L")
     sigma = squares.clamp_(min=0).sqrt_().flip(0)
     rank = int((sigma > SMALLEST_RATIO * sigma[0]).sum())
     u = vectors[:, len(vectors) - rank :].float().flip(1)
     return u.contiguous(), sigma[:rank].float()
+
+
+def _add_gram(gram: Tensor, matrix: Tensor) -> None:
+    """Adds `W W^T` to the lower triangle, in blocks of rows: what is above it is not read."""
+    size = max(256, -(-len(gram) // 8))
+    for start in range(0, len(gram), size):
+        end = min(start + size, len(gram))
+        gram[start:end, :end] += matrix[start:end] @ matrix[:end].T
 
 
 @contextmanager
