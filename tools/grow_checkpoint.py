@@ -41,7 +41,7 @@ from megagrow.shards.live_line import LiveLine
 from megagrow.units import format_count
 
 if TYPE_CHECKING:  # copies of layers need no torch, which is slow to start
-    from megagrow.growth.width.operator import WidthOperator
+    from megagrow.growth.width.interface import WidthOperator
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WIDTHS: tuple[str, ...] = get_args(get_type_hints(WidthConfig)["operator"])

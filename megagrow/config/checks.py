@@ -9,6 +9,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from megagrow.config.layer_scaling import check_layer_scaling
 from megagrow.config.schema import (
     BatchConfig,
     LearningRateConfig,
@@ -29,6 +30,7 @@ WIDTHS = (
     "num_query_groups",
     "kv_channels",
     "ffn_hidden_size",
+    "layer_scaling",
 )
 """Keys of the model that a stage may set: what growth in width changes."""
 
@@ -159,6 +161,7 @@ def _check_stage_model(
                 f"{', '.join(WIDTHS)}",
             )
     check_model(stage.model, source, path)
+    check_layer_scaling(stage.model, source, path, stage.layers)
 
 
 def _check_data(config: RunConfig, source: Source) -> None:
@@ -246,12 +249,13 @@ def _check_tensor(
         if getattr(parallel, name) < 1:
             raise source.error((*path, name), "must be at least 1")
     tensor = parallel.tensor
-    sizes = {
-        "num_attention_heads": model.num_attention_heads,
-        "num_query_groups": model.num_query_groups or model.num_attention_heads,
-        "ffn_hidden_size": model.ffn_hidden_size or 0,  # 0, if derived: `--plan` checks that
-        "vocab_padding": model.vocab_padding,
-    }
+    sizes = {"vocab_padding": model.vocab_padding}
+    if model.layer_scaling is None:  # else, and where the FFN width is derived: `--plan` checks it
+        sizes |= {
+            "num_attention_heads": model.num_attention_heads,
+            "num_query_groups": model.num_query_groups or model.num_attention_heads,
+            "ffn_hidden_size": model.ffn_hidden_size or 0,
+        }
     for name, size in sizes.items():
         if size % tensor:
             raise source.error(

@@ -34,6 +34,64 @@ class InitConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayerTable:
+    """The sizes of every layer, from input to output."""
+
+    num_attention_heads: tuple[int, ...] | None = None
+    """Query heads of each layer; unset: the model's in all."""
+
+    num_query_groups: tuple[int, ...] | None = None
+    """Key/value heads of each layer; unset: the model's in all, or as many as query heads."""
+
+    ffn_hidden_size: tuple[int, ...] | None = None
+    """Inner width of each layer's MLP; unset: the model's in all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerScalingConfig:
+    """Heads and FFN widths that vary by layer; see docs/layer_scaling.md.
+
+    A size is hidden_size times the layer's multiplier (for heads, over the head dimension),
+    rounded. arXiv 2509.06518; OpenELM, arXiv 2404.14619.
+    """
+
+    variant: Literal["vanilla", "framed", "reverse", "crown", "table"]
+    """How multipliers go from layer to layer: `vanilla` up a line; `framed` likewise, but the first
+    and last layers have the largest; `reverse` down a line, framed; `crown` up to the middle and
+    down again, framed; `table`: every layer's sizes are given."""
+
+    ffn_multipliers: tuple[float, ...] | None = None
+    """Of FFN widths: at the first and last layer; of a crown at the first, middle and last. Unset:
+    ffn_hidden_size in all layers."""
+
+    qkv_multipliers: tuple[float, ...] | None = None
+    """Of query heads, likewise. Unset: num_attention_heads in all layers."""
+
+    framed: bool | None = None
+    """Whether the first and last layers take `frame_multipliers`; unset: as the variant says."""
+
+    frame_multipliers: tuple[float, ...] | None = None
+    """Multipliers of FFN width and heads of the frame; unset: the largest of the points."""
+
+    rounding: Literal["paper", "openelm"] = "paper"
+    """Rounding to a multiple goes up where it would lose 10% or more (`paper`), or more than 10%
+    (`openelm`)."""
+
+    ffn_multiple: int = 256
+    """FFN widths are multiples of this."""
+
+    head_multiple: int | None = None
+    """Query heads are multiples of this; unset: of queries_per_group, or of num_query_groups."""
+
+    queries_per_group: int | None = None
+    """Query heads that share a key/value head, in every layer; unset: every layer has the model's
+    num_query_groups, or as many as query heads."""
+
+    table: LayerTable | None = None
+    """Of the variant `table`: the sizes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """The shape of one model, all but its depth, which belongs to a stage."""
 
@@ -55,6 +113,9 @@ class ModelConfig:
 
     ffn_hidden_size: int | None = None
     """Inner width of the MLP; unset: 4 x hidden (gpt2), 8/3 x hidden rounded up to 64 (llama)."""
+
+    layer_scaling: LayerScalingConfig | None = None
+    """Heads and FFN widths that vary by layer; unset: all layers are alike."""
 
     vocab_size: int
     """Size of the tokenizer's vocabulary, special tokens included, before padding."""
@@ -223,7 +284,11 @@ class LearningRateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WidthConfig:
-    """How tensors get wider where a stage's `model` has other widths; see docs/operators.md."""
+    """How tensors get wider; see docs/operators.md.
+
+    For a stage whose `model` has other widths than the one before, or whose layer-wise scaling
+    gives layers other ones in its depth.
+    """
 
     operator: Literal["split", "zero", "random", "hyperclone", "double", "rms_preserving"]
     """What new channels begin as."""
@@ -242,6 +307,10 @@ class WidthConfig:
 
     fan_in: Literal["copy", "random", "zero"] | None = None
     """Of `rms_preserving`: what new inputs begin as; unset: copies."""
+
+    shrink: Literal["first"] | None = None
+    """What stays of a layer that gets narrower, as layer-wise scaling can ask for in a new depth:
+    its first heads and FFN channels. Unset: that is refused."""
 
     mask_tokens: Tokens | None = None
     """Of `random` (llama style): tokens over which a mask on new channels rises from 0 to 1, first

@@ -134,7 +134,8 @@ def _widths(
         if width is not None:
             yield ("transition", "width"), "learned grows the width itself; remove the key"
         return
-    if stage.model == previous.model:
+    scaled = stage.model.layer_scaling is not None and stage.layers != previous.layers
+    if stage.model == previous.model and (width is None or not scaled):
         if width is not None:
             yield (
                 ("transition", "width"),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # a folder that grows by copies of layers needs no torch, whi
 
     from megagrow.growth.offline import GrownTensors
     from megagrow.growth.whole_tensors import Predicted
-    from megagrow.growth.width.operator import WidthOperator
+    from megagrow.growth.width.interface import WidthOperator
 
 SHARD_BYTES = 2 * 1000**3
 """Largest file of a Hugging Face folder; what is no copy of one is in memory at a time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,10 +11,11 @@ from megagrow.config.schema import InitConfig
 from megagrow.conversion.layout import Layout
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.growth.adjust import SeedOf, mix_noise, noise_std
+from megagrow.growth.between import deepened_shape
 from megagrow.growth.keys import is_residual_output, layer_of, weight_source
 from megagrow.growth.plan import GrowthPlan
+from megagrow.growth.width.interface import WidthOperator
 from megagrow.growth.width.moments import Moment, widened_moment
-from megagrow.growth.width.operator import WidthOperator
 from megagrow.model.initialisation import first_values
 from megagrow.model.shape import ModelShape
 from megagrow.model.tensors import TensorName
@@ -55,8 +55,7 @@ class WholeTensors:
         noise_seed: SeedOf,
         width: WidthOperator | None = None,
     ) -> None:
-        layers = tuple(old.layers[layer or 0] for layer in growth.layer_map)
-        self._deeper = replace(old, layers=layers)
+        self._deeper = deepened_shape(growth, old, new)
         if width is not None:
             width.check(self._deeper, new)
         self._new, self._width, self._growth = new, width, growth

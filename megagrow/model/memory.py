@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from megagrow.config.schema import BatchConfig, ParallelConfig
 from megagrow.model.flops import layer_parameters, parameters
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 
 Amount = Any
 """An int, or an int64 array of many; numpy divides and rounds whole numbers as Python does."""

@@ -6,26 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megagrow.config.schema import ModelConfig
+from megagrow.model.layer import LayerShape
+from megagrow.model.layer_scaling import scaled_layers
 
 FFN_MULTIPLE = 64
 """Default FFN widths of the llama style are rounded up to this."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerShape:
-    """One transformer layer."""
-
-    num_attention_heads: int
-    """Query heads."""
-
-    num_query_groups: int
-    """Key/value heads."""
-
-    kv_channels: int
-    """Dimension of one head."""
-
-    ffn_hidden_size: int
-    """Inner width of the MLP."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,20 +49,31 @@ class ModelShape:
         """Depth."""
         return len(self.layers)
 
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether all layers have one shape."""
+        return len(set(self.layers)) == 1
+
 
 def model_shape(model: ModelConfig, num_layers: int) -> ModelShape:
-    """The shape of `model` with `num_layers` equal layers."""
+    """The shape of `model` with `num_layers` layers, equal ones but for layer-wise scaling."""
     heads = model.num_attention_heads
-    layer = LayerShape(
-        num_attention_heads=heads,
-        num_query_groups=model.num_query_groups or heads,
-        kv_channels=model.kv_channels or model.hidden_size // heads,
-        ffn_hidden_size=model.ffn_hidden_size or _default_ffn(model),
-    )
+    width = model.ffn_hidden_size or _default_ffn(model)
+    layers: tuple[LayerShape, ...]
+    if model.layer_scaling is not None:
+        layers = scaled_layers(model, model.layer_scaling, num_layers, width)
+    else:
+        layer = LayerShape(
+            num_attention_heads=heads,
+            num_query_groups=model.num_query_groups or heads,
+            kv_channels=model.kv_channels or model.hidden_size // heads,
+            ffn_hidden_size=width,
+        )
+        layers = (layer,) * num_layers
     return ModelShape(
         style=model.style,
         hidden_size=model.hidden_size,
-        layers=(layer,) * num_layers,
+        layers=layers,
         vocab_size=model.vocab_size,
         padded_vocab_size=round_up(model.vocab_size, model.vocab_padding),
         seq_length=model.seq_length,

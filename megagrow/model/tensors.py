@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 
 
 class Role(Enum):

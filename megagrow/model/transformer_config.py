@@ -5,6 +5,7 @@ Only fields that 0.16.1 and 0.19.2 share are set.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megagrow.config.schema import ModelConfig, ParallelConfig
 from megagrow.errors import LayoutError
+from megagrow.model.layer import LayerShape
 from megagrow.model.pipeline_layout import pipeline_model_parallel_layout
 from megagrow.model.shape import ModelShape
 from megagrow.runtime import device
@@ -28,19 +30,35 @@ DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass
-class RotaryScaledConfig(TransformerConfig):
-    """A model whose rotary frequencies are scaled; the layer spec reads these."""
+class GrowingConfig(TransformerConfig):
+    """What megatron-core's config has no field for; the layer spec reads it."""
 
     rotary_base: int = 10_000
-    """Base period."""
+    """Base period of rotary positions."""
 
-    rotary_scaling: float = 1.0
-    """Factor of Llama 3.1's scaling."""
+    rotary_scaling: float | None = None
+    """Factor of Llama 3.1's scaling of rotary frequencies; None: they are not scaled."""
+
+    layer_shapes: tuple[LayerShape, ...] = ()
+    """Sizes of every layer, if they vary (``heterogeneous_block_specs``)."""
+
+    def get_config_for_layer(self, layer_number: int) -> TransformerConfig:
+        """The config of one layer, as ``TransformerBlock`` asks for it.
+
+        Args:
+            layer_number: from 1 at the input, over all pipeline stages.
+        """
+        layer = self.layer_shapes[layer_number - 1]
+        config = copy.copy(self)
+        config.num_attention_heads = layer.num_attention_heads
+        config.num_query_groups = layer.num_query_groups
+        config.ffn_hidden_size = layer.ffn_hidden_size
+        return config
 
 
 def is_rotary_scaled(config: TransformerConfig) -> bool:
     """Whether a config asks for scaled rotary frequencies."""
-    return isinstance(config, RotaryScaledConfig)
+    return isinstance(config, GrowingConfig) and config.rotary_scaling is not None
 
 
 def uses_transformer_engine() -> bool:
@@ -61,7 +79,7 @@ def transformer_config(
     :func:`megagrow.model.initialisation.initialise` does that, whatever the layout.
 
     Args:
-        shape: Sizes; its layers must be equal.
+        shape: Sizes; layers of different sizes, if the model has layer-wise scaling.
         model: Dropout, norm epsilon and the other numbers that are no sizes.
         parallel: Tensor, pipeline and virtual pipeline sizes, sequence parallelism, recomputation.
         precision: ``bf16`` or ``fp32``.
@@ -72,13 +90,13 @@ def transformer_config(
         LayoutError: the sizes do not divide, the layout does not fit the model, or the kernel of a
             fusion is not there.
     """
-    if len(set(shape.layers)) != 1:
-        raise LayoutError("layers of different shapes cannot be built yet: give all the same.")
+    varies = model.layer_scaling is not None
+    if not varies and not shape.is_isotropic:
+        raise LayoutError("layers of different shapes need model.layer_scaling.")
     layer = shape.layers[0]
     _check_tensor(shape, parallel)
     dtype = DTYPES[precision]
-    kind, scaling = _rotary_scaling(model)
-    return kind(
+    return GrowingConfig(
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
         num_attention_heads=layer.num_attention_heads,
@@ -107,7 +125,10 @@ def transformer_config(
         masked_softmax_fusion=False,
         add_qkv_bias=shape.qkv_bias,
         qk_layernorm=shape.qk_norm,
-        **scaling,
+        heterogeneous_block_specs=varies,
+        layer_shapes=shape.layers if varies else (),
+        rotary_base=model.rotary_base,
+        rotary_scaling=_rotary_scaling(model),
         **_style(shape),
         **_recompute(parallel),
         **_loss_and_gradient_fusion(parallel),
@@ -140,15 +161,15 @@ def _style(shape: ModelShape) -> dict[str, Any]:
     }
 
 
-def _rotary_scaling(model: ModelConfig) -> tuple[type[TransformerConfig], dict[str, Any]]:
+def _rotary_scaling(model: ModelConfig) -> float | None:
     factor = model.rotary_scaling
     if factor is None or model.style != "llama":
-        return TransformerConfig, {}
+        return None
     if factor < 1:
         raise LayoutError(
             f"rotary_scaling={factor} would shrink the range of positions: give a factor above 1."
         )
-    return RotaryScaledConfig, {"rotary_base": model.rotary_base, "rotary_scaling": factor}
+    return factor
 
 
 def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
@@ -217,18 +238,17 @@ def _virtual(parallel: ParallelConfig) -> int | None:
 
 
 def _check_tensor(shape: ModelShape, parallel: ParallelConfig) -> None:
-    layer = shape.layers[0]
-    sizes = {
-        "num_attention_heads": layer.num_attention_heads,
-        "num_query_groups": layer.num_query_groups,
-        "ffn_hidden_size": layer.ffn_hidden_size,
-        "padded_vocab_size": shape.padded_vocab_size,
-    }
+    sizes = [
+        (name, getattr(layer, name))
+        for layer in dict.fromkeys(shape.layers)
+        for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size")
+    ]
+    sizes.append(("padded_vocab_size", shape.padded_vocab_size))
     if parallel.sequence_parallel:
         if parallel.tensor == 1:
             raise LayoutError("sequence_parallel needs a tensor parallel size above 1.")
-        sizes["seq_length"] = shape.seq_length
-    for name, size in sizes.items():
+        sizes.append(("seq_length", shape.seq_length))
+    for name, size in sizes:
         if size % parallel.tensor:
             raise LayoutError(
                 f"{name}={size} is not divisible by tensor={parallel.tensor}: "

@@ -6,6 +6,7 @@ import io
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from megagrow.growth.timing import GROWTH_FACTOR
 from megagrow.plan import text
 from megagrow.plan.growth_traffic import LINK_GB_PER_SECOND, growth_traffic
 from megagrow.plan.hardware import Hardware
+from megagrow.plan.layer_table import layer_tables
 from megagrow.plan.schedule import RunPlan, StagePlan
 from megagrow.plan.splits import Split
 from megagrow.units import format_bytes, format_count, format_duration, format_flops
@@ -45,6 +47,8 @@ def render(
     """
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False)
     console.print(_model_table(plan))
+    for table in layer_tables(plan):
+        console.print(table)
     console.print(_cost_table(plan, hardware))
     console.print(_layout_table(plan))
     if any(len(stage.layout) > 1 for stage in plan.stages):
@@ -99,6 +103,7 @@ def _stage_dict(stage: StagePlan, before: StagePlan | None) -> dict[str, Any]:
         "name": stage.name,
         "layers": stage.shape.num_layers,
         "hidden_size": stage.shape.hidden_size,
+        "layer_shapes": [asdict(layer) for layer in stage.shape.layers],
         "parameters": stage.parameters.total,
         "non_embedding_parameters": stage.parameters.non_embedding,
         "steps": stage.steps,

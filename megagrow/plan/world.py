@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-from megagrow.config.schema import RunConfig, StageConfig
+from megagrow.config.schema import ModelConfig, RunConfig, StageConfig
 from megagrow.errors import LayoutError
+from megagrow.model.layer_scaling import head_multiple
 from megagrow.model.shape import model_shape
 from megagrow.units import nearest_divisor, nearest_multiple
 
@@ -53,22 +55,50 @@ def check_world_size(config: RunConfig, world_size: int) -> None:
 
 
 def check_shapes(config: RunConfig) -> None:
-    """Refuses a tensor-parallel size that the derived FFN width cannot be split by.
+    """Refuses a tensor-parallel size that a layer cannot be split by.
 
     Raises:
-        LayoutError: names the stage and the nearest size.
+        LayoutError: names the stage, the layer if they differ, and the nearest size.
     """
     for stage in config.stages:
         tensor = stage.parallel.tensor
-        for layer in model_shape(stage.model, stage.layers).layers:
+        scaling = stage.model.layer_scaling
+        for index, layer in enumerate(model_shape(stage.model, stage.layers).layers):
+            where = f"stage {stage.name!r}" + ("" if scaling is None else f", layer {index}")
             width = layer.ffn_hidden_size
             if width % tensor:
                 raise LayoutError(
-                    f"stage {stage.name!r}: the FFN width {width} that follows from hidden_size "
-                    f"{stage.model.hidden_size} is not divisible by tensor parallel {tensor}; "
-                    f"set model.ffn_hidden_size to {nearest_multiple(tensor, width)}, or tensor to "
+                    f"{where}: the FFN width {width} is not divisible by tensor parallel {tensor}; "
+                    f"set {_ffn_mend(stage.model, tensor, width)}, or tensor to "
                     f"{nearest_divisor(width, tensor)}"
                 )
+            if layer.num_query_groups % tensor:
+                raise LayoutError(
+                    f"{where}: {layer.num_attention_heads} heads in {layer.num_query_groups} "
+                    f"key/value groups are not divisible by tensor parallel {tensor}; set "
+                    f"{_heads_mend(stage.model, tensor)}, or tensor to "
+                    f"{nearest_divisor(layer.num_query_groups, tensor)}"
+                )
+
+
+def _ffn_mend(model: ModelConfig, tensor: int, width: int) -> str:
+    scaling = model.layer_scaling
+    if scaling is None or (scaling.ffn_multipliers is None and scaling.table is None):
+        return f"model.ffn_hidden_size to {nearest_multiple(tensor, width)}"
+    if scaling.table is not None:
+        return f"it to {nearest_multiple(tensor, width)} in the table"
+    return f"layer_scaling.ffn_multiple to {math.lcm(tensor, scaling.ffn_multiple)}"
+
+
+def _heads_mend(model: ModelConfig, tensor: int) -> str:
+    scaling = model.layer_scaling
+    if scaling is None or scaling.table is not None:
+        return f"num_query_groups to a multiple of {tensor}"
+    if scaling.queries_per_group is None and model.num_query_groups is not None:
+        groups = nearest_multiple(tensor, model.num_query_groups)
+        return f"num_query_groups to {groups} and layer_scaling.head_multiple to one of that"
+    multiple = math.lcm(head_multiple(model, scaling), (scaling.queries_per_group or 1) * tensor)
+    return f"layer_scaling.head_multiple to {multiple}"
 
 
 def _stage_sizes(stage: StageConfig) -> list[int]:

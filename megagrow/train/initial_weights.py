@@ -13,7 +13,8 @@ from megagrow.config.schema import ModelConfig
 from megagrow.conversion.exporting import find_checkpoint, stored_model
 from megagrow.conversion.unfinished import refuse_masks
 from megagrow.errors import CheckpointError
-from megagrow.model.shape import LayerShape, model_shape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import model_shape
 from megagrow.plan.schedule import StagePlan
 from megagrow.runtime import failure, processes
 from megagrow.train.engine import Engine
@@ -59,7 +60,7 @@ def _check_model(run: Run, stage: StagePlan, checkpoint: Path, document: dict[st
     stored, layers = stored_model(document, checkpoint)
     wanted = stage.config.model
     free = _FREE if wanted.style == "llama" else _FREE[:2]
-    there, here = _resolved(stored), _resolved(wanted)
+    there, here = _resolved(stored, layers), _resolved(wanted, stage.shape.num_layers)
     found = [
         f"model.{name}: {there[name]} there, {here[name]} here"
         for name in here
@@ -81,9 +82,11 @@ def _check_model(run: Run, stage: StagePlan, checkpoint: Path, document: dict[st
         )
 
 
-def _resolved(model: ModelConfig) -> dict[str, Any]:
+def _resolved(model: ModelConfig, layers: int) -> dict[str, Any]:
     """All keys of a model, those that are unset as they follow from others."""
-    shape = model_shape(model, 1)
+    shape = model_shape(model, layers)
     plain = {entry.name: getattr(model, entry.name) for entry in fields(model)}
-    layer = {entry.name: getattr(shape.layers[0], entry.name) for entry in fields(LayerShape)}
-    return {**plain, **layer, "tie_embeddings": shape.tie_embeddings}
+    for entry in fields(LayerShape):
+        sizes = [getattr(layer, entry.name) for layer in shape.layers]
+        plain[entry.name] = sizes[0] if len(set(sizes)) == 1 else sizes
+    return {**plain, "layer_scaling": None, "tie_embeddings": shape.tie_embeddings}

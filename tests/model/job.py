@@ -11,7 +11,13 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from megagrow.config.schema import InitConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from megagrow.config.schema import (
+    InitConfig,
+    LayerScalingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParallelConfig,
+)
 from megagrow.model.build import build_model, build_optimizer, wrap_ddp
 from megagrow.model.initialisation import initialise, sharded_tensors
 from megagrow.model.shape import ModelShape, model_shape
@@ -33,6 +39,7 @@ class Job:
     qkv_bias: bool = False
     qk_norm: bool = False
     rotary_scaling: float | None = None
+    layer_scaling: LayerScalingConfig | None = None
     precision: str = "fp32"
     init: InitConfig = field(default_factory=InitConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -53,6 +60,7 @@ class Job:
             qkv_bias=self.qkv_bias,
             qk_norm=self.qk_norm,
             rotary_scaling=self.rotary_scaling,
+            layer_scaling=self.layer_scaling,
             init=self.init,
         )
 

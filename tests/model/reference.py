@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,14 @@ class Sizes:
     rotary_scaling: float | None = None
     qkv_bias: bool = False
     qk_norm: bool = False
+    each: tuple[tuple[int, int, int], ...] = ()
+    """Heads, groups and FFN width of every layer, if they differ."""
+
+    def of(self, layer: int) -> Sizes:
+        if not self.each:
+            return self
+        heads, groups, ffn = self.each[layer]
+        return replace(self, heads=heads, groups=groups, ffn=ffn)
 
 
 class GPT(nn.Module):
@@ -40,7 +48,7 @@ class GPT(nn.Module):
         llama = sizes.style == "llama"
         self.embedding = nn.Embedding(sizes.vocab, sizes.hidden)
         self.positions = None if llama else nn.Embedding(sizes.length, sizes.hidden)
-        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
+        self.layers = nn.ModuleList(Layer(sizes.of(layer)) for layer in range(sizes.layers))
         self.norm = norm(sizes)
         self.head = None if sizes.tied else nn.Linear(sizes.hidden, sizes.vocab, bias=False)
         if llama:

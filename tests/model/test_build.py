@@ -48,6 +48,10 @@ def sizes(job: Job) -> Sizes:
         qkv_bias=job.qkv_bias,
         qk_norm=job.qk_norm,
         rotary_scaling=job.rotary_scaling,
+        each=tuple(
+            (each.num_attention_heads, each.num_query_groups, each.ffn_hidden_size)
+            for each in shape.layers
+        ),
     )
 
 

@@ -18,7 +18,8 @@ from megagrow.model.flops import (
     output_flops_per_token,
     parameters,
 )
-from megagrow.model.shape import LayerShape, ModelShape, model_shape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape, model_shape
 
 TINY_LAYER = LayerShape(
     num_attention_heads=4, num_query_groups=2, kv_channels=2, ffn_hidden_size=16

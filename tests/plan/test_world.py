@@ -124,6 +124,6 @@ def test_derived_ffn_width_must_split() -> None:
     with pytest.raises(LayoutError) as error:
         make_plan(config)
     assert str(error.value) == (
-        "stage 'stage0': the FFN width 256 that follows from hidden_size 96 is not divisible by "
-        "tensor parallel 3; set model.ffn_hidden_size to 255, or tensor to 2"
+        "stage 'stage0': the FFN width 256 is not divisible by tensor parallel 3; set "
+        "model.ffn_hidden_size to 255, or tensor to 2"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 from megagrow.errors import ConfigError
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 from megagrow.units import nearest_multiple
 
 _MAY_GROW = ("hidden_size", "layers")

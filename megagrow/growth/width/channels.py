@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from megagrow.growth.width.axes import Axis, axes
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 from megagrow.model.tensors import TensorName, tensor_shape
 
 

@@ -7,7 +7,8 @@ from dataclasses import fields
 from types import MappingProxyType
 
 from megagrow.errors import ConfigError
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 from megagrow.units import nearest_multiple
 
 _WIDTHS = ("hidden_size", "layers")

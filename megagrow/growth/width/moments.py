@@ -6,10 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from megagrow.growth.between import narrowed_shape
 from megagrow.growth.width.channels import copied, kept
 from megagrow.growth.width.corners import Random, Zero
 from megagrow.growth.width.double import Double, duplicated, moment_factors
-from megagrow.growth.width.operator import WidthOperator
+from megagrow.growth.width.interface import WidthOperator
+from megagrow.growth.width.narrowing import Narrowing, narrowed
 from megagrow.growth.width.rms_preserving import RmsPreserving
 from megagrow.model.shape import ModelShape
 from megagrow.model.tensors import TensorName
@@ -42,6 +44,9 @@ def widened_moment(
             `double` neither half is the new one: both have the moments that their gradients would
             have made (Staged Training, arXiv 2203.06211), half and a quarter of the old ones.
     """
+    if isinstance(operator, Narrowing):
+        middle = narrowed_shape(old, new)
+        tensor, old, operator = narrowed(name, tensor, old, middle), middle, operator.then
     if isinstance(operator, Double):
         first, second = moment_factors(name)
         return duplicated(name, tensor, old) * (first if moment == "exp_avg" else second)

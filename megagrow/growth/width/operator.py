@@ -1,13 +1,11 @@
-"""The interface of width operators, and their names."""
+"""Width operators by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from types import MappingProxyType
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from megagrow.config.schema import WidthConfig
 from megagrow.errors import ConfigError
@@ -15,43 +13,10 @@ from megagrow.growth.width.corners import Random, Zero
 from megagrow.growth.width.double import Double
 from megagrow.growth.width.draws import Draws
 from megagrow.growth.width.hyperclone import HyperClone
+from megagrow.growth.width.interface import WidthOperator
+from megagrow.growth.width.narrowing import Narrowing
 from megagrow.growth.width.rms_preserving import RmsPreserving
 from megagrow.growth.width.split import Split
-from megagrow.model.shape import ModelShape
-from megagrow.model.tensors import TensorName
-
-
-class WidthOperator(Protocol):
-    """Makes a model wider, tensor by tensor, so that a model need never be in memory whole."""
-
-    def check(self, old: ModelShape, new: ModelShape) -> None:
-        """Says whether it can grow one shape into another.
-
-        Args:
-            old: the model.
-            new: the wider model, of as many layers.
-
-        Raises:
-            ConfigError: it cannot; with the nearest size that it can.
-        """
-
-    def widen(self, name: TensorName, tensor: Tensor, old: ModelShape, new: ModelShape) -> Tensor:
-        """One tensor of the wider model. It depends on this tensor alone.
-
-        Args:
-            name: which tensor; a model has the same ones before and after.
-            tensor: it in the old model, unsplit, of any floating-point dtype, on any device.
-            old: the model.
-            new: the wider model; `check` accepts the pair.
-
-        Returns:
-            The tensor, of the same dtype and on the same device; it may share memory with `tensor`
-            where nothing grows.
-
-        Raises:
-            ValueError: the tensor has not the shape that it has in `old`.
-        """
-
 
 OPERATORS: Mapping[str, Callable[..., WidthOperator]] = MappingProxyType(
     {
@@ -72,7 +37,9 @@ def configured(width: WidthConfig | None, draws: Draws) -> WidthOperator | None:
         return None
     options = {key: value for key, value in asdict(width).items() if value is not None}
     options.pop("mask_tokens", None)  # what the model does while it trains
-    return width_operator(options.pop("operator"), draws, **options)
+    shrinks = options.pop("shrink", None) is not None
+    operator = width_operator(options.pop("operator"), draws, **options)
+    return Narrowing(then=operator) if shrinks else operator
 
 
 def width_operator(name: str, draws: Draws, **options: Any) -> WidthOperator:

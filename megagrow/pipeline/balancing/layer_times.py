@@ -10,7 +10,8 @@ from typing import Any
 
 from megagrow.config.schema import ParallelConfig
 from megagrow.errors import LayoutError
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 from megagrow.pipeline.balancing.costs import LayerCosts
 
 SCHEMA = 2

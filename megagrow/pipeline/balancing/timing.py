@@ -15,7 +15,8 @@ from megagrow.config.schema import ParallelConfig, RunConfig, StageConfig
 from megagrow.errors import LayoutError
 from megagrow.model.build import build_model, wrap_ddp
 from megagrow.model.initialisation import initialise
-from megagrow.model.shape import LayerShape, model_shape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import model_shape
 from megagrow.pipeline.balancing.layer_times import LayerTimes, timed_settings
 from megagrow.runtime import device, groups, processes, seeds
 

@@ -12,7 +12,8 @@ from random import Random
 from typing import NamedTuple
 
 from megagrow.config.schema import ParallelConfig
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 from megagrow.pipeline.balancing.balance import layer_ranges
 from megagrow.pipeline.redistribution.fetches import Holdings, plan_fetches
 from megagrow.pipeline.redistribution.ownership import Block, Owned, total

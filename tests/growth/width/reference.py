@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from megagrow.growth.width.operator import WidthOperator
-from megagrow.model.shape import LayerShape, ModelShape
+from megagrow.growth.width.interface import WidthOperator
+from megagrow.model.layer import LayerShape
+from megagrow.model.shape import ModelShape
 from megagrow.model.tensors import NORMS, Role, TensorName, tensor_shape
 
 Model = Mapping[TensorName, Tensor]

@@ -8,7 +8,7 @@ import torch
 from megagrow.config.schema import InitConfig
 from megagrow.growth.width.corners import Random, Zero
 from megagrow.growth.width.draws import Draws
-from megagrow.growth.width.operator import WidthOperator
+from megagrow.growth.width.interface import WidthOperator
 from megagrow.model.tensors import Role, TensorName
 from tests.growth.width.reference import grown, model_shape, random_model
 

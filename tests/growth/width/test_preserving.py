@@ -15,8 +15,8 @@ from megagrow.growth.width.corners import Random, Zero
 from megagrow.growth.width.double import Double
 from megagrow.growth.width.draws import Draws
 from megagrow.growth.width.hyperclone import HyperClone
+from megagrow.growth.width.interface import WidthOperator
 from megagrow.growth.width.masks import mask_of
-from megagrow.growth.width.operator import WidthOperator
 from megagrow.growth.width.rms_preserving import RmsPreserving
 from megagrow.growth.width.split import Split
 from megagrow.model.shape import ModelShape

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from megagrow.config import BatchConfig, ModelConfig, ParallelConfig
 from megagrow.errors import LayoutError
+from megagrow.model.layer import LayerShape
 from megagrow.model.memory import Held, MemoryModel
-from megagrow.model.shape import LayerShape, model_shape
+from megagrow.model.shape import model_shape
 from megagrow.pipeline.balancing.balance import balance, feasible, layer_ranges
 from megagrow.pipeline.balancing.costs import LayerCosts
 from megagrow.pipeline.balancing.room import Room

@@ -1,0 +1,159 @@
+"""Which keys of `model.layer_scaling` go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+from megagrow.config.schema import LayerScalingConfig, LayerTable, ModelConfig
+from megagrow.config.source import KeyPath, Source
+
+_PROFILES = ("ffn_multipliers", "qkv_multipliers")
+_OF_PROFILES = (
+    *_PROFILES, "framed", "frame_multipliers", "rounding", "ffn_multiple", "head_multiple",
+    "queries_per_group",
+)  # fmt: skip
+"""Keys that a table leaves nothing to do for."""
+
+_LARGEST = 64.0
+"""A multiplier above this is a slip of the pen."""
+
+
+def check_layer_scaling(
+    model: ModelConfig, source: Source, path: KeyPath, num_layers: int | None = None
+) -> None:
+    """Raises ConfigError for keys that make no layers.
+
+    Args:
+        model: the model; nothing is checked where it has no layer-wise scaling.
+        source: the file.
+        path: where the model stands in it.
+        num_layers: depth; None: not known here.
+    """
+    scaling = model.layer_scaling
+    if scaling is None:
+        return
+    for key, message in _faults(model, scaling, num_layers):
+        raise source.error((*path, *key), message)
+
+
+def _faults(
+    model: ModelConfig, scaling: LayerScalingConfig, num_layers: int | None
+) -> Iterator[tuple[KeyPath, str]]:
+    here = ("layer_scaling",)
+    if scaling.variant == "table":
+        for key in _OF_PROFILES:
+            if getattr(scaling, key) != LayerScalingConfig.__dataclass_fields__[key].default:
+                yield (*here, key), "is of the other variants; remove it, or the table"
+        if scaling.table is None or all(
+            getattr(scaling.table, entry.name) is None for entry in fields(LayerTable)
+        ):
+            yield (*here, "table"), "is missing; give the sizes of every layer"
+        elif num_layers is not None:
+            yield from _table_faults(model, scaling.table, num_layers)
+        return
+    if scaling.table is not None:
+        yield (*here, "table"), f"is not read by {scaling.variant}; set variant to table"
+    if scaling.ffn_multipliers is None and scaling.qkv_multipliers is None:
+        yield here, "varies nothing; set ffn_multipliers, qkv_multipliers or both"
+    for key in _PROFILES:
+        points = getattr(scaling, key)
+        if points is not None:
+            fault = _points_fault(scaling.variant, points)
+            if fault is not None:
+                yield (*here, key), fault
+    yield from _size_faults(model, scaling)
+    yield from _frame_faults(scaling)
+
+
+def _points_fault(variant: str, points: Sequence[float]) -> str | None:
+    wanted = 3 if variant == "crown" else 2
+    if len(points) != wanted:
+        where = "first, middle and last" if wanted == 3 else "first and last"
+        return f"{variant} takes {wanted} points, of the {where} layer, not {len(points)}"
+    if not all(0 < point <= _LARGEST for point in points):
+        return f"multipliers are above 0 and at most {_LARGEST:g}, not {list(points)}"
+    if variant in ("vanilla", "framed") and points[0] > points[-1]:
+        return f"{variant} goes up from layer to layer; turn them round, or set variant to reverse"
+    if variant == "reverse" and points[0] < points[-1]:
+        return "reverse goes down from layer to layer; turn them round, or set variant to vanilla"
+    if variant == "crown" and not points[0] <= points[1] >= points[2]:
+        return "the middle of a crown is its highest point; make it the largest of the three"
+    return None
+
+
+def _size_faults(model: ModelConfig, scaling: LayerScalingConfig) -> Iterator[tuple[KeyPath, str]]:
+    here = ("layer_scaling",)
+    for key in ("ffn_multiple", "head_multiple", "queries_per_group"):
+        value = getattr(scaling, key)
+        if value is not None and value < 1:
+            yield (*here, key), f"must be at least 1, not {value}"
+            return
+    if scaling.ffn_multipliers is not None and model.ffn_hidden_size is not None:
+        yield ("ffn_hidden_size",), "follows from layer_scaling.ffn_multipliers; remove either"
+    heads, head = model.num_attention_heads, model.kv_channels
+    if scaling.qkv_multipliers is not None and head and heads * head != model.hidden_size:
+        yield (
+            ("num_attention_heads",),
+            f"with qkv_multipliers it is the heads of multiplier 1: hidden_size "
+            f"{model.hidden_size} / kv_channels {head} = {model.hidden_size // head}, not {heads}",
+        )
+    shared, groups = scaling.queries_per_group, model.num_query_groups
+    if shared is not None and groups is not None:
+        yield (
+            ("num_query_groups",),
+            "follows from layer_scaling.queries_per_group; remove either",
+        )
+    unit = shared or groups or 1
+    multiple = scaling.head_multiple
+    if multiple is not None and multiple % unit:
+        yield (
+            (*here, "head_multiple"),
+            f"heads in multiples of {multiple} cannot always be shared out over key/value heads; "
+            f"nearest: {-(-multiple // unit) * unit}",
+        )
+    if multiple is not None and scaling.qkv_multipliers is None:
+        yield (*here, "head_multiple"), "is of qkv_multipliers; set these, or remove it"
+    if scaling.qkv_multipliers is None and shared is not None and heads % shared:
+        yield (
+            (*here, "queries_per_group"),
+            f"{heads} heads cannot be shared out {shared} at a time",
+        )
+
+
+def _frame_faults(scaling: LayerScalingConfig) -> Iterator[tuple[KeyPath, str]]:
+    frame, key = scaling.frame_multipliers, ("layer_scaling", "frame_multipliers")
+    if frame is None:
+        return
+    if scaling.framed is False or (scaling.variant == "vanilla" and not scaling.framed):
+        yield key, "there is no frame; set framed to true, or remove it"
+    if len(frame) != 2 or not all(0 < value <= _LARGEST for value in frame):
+        yield key, "takes two multipliers, of FFN width and of heads, such as [4.0, 1.0]"
+
+
+def _table_faults(
+    model: ModelConfig, table: LayerTable, num_layers: int
+) -> Iterator[tuple[KeyPath, str]]:
+    here = ("layer_scaling", "table")
+    for entry in fields(LayerTable):
+        sizes = getattr(table, entry.name)
+        if sizes is None:
+            continue
+        if len(sizes) != num_layers:
+            yield (
+                (*here, entry.name),
+                f"has {len(sizes)} entries for {num_layers} layers; give one for each",
+            )
+            return
+        if min(sizes) < 1:
+            yield (*here, entry.name), f"sizes are at least 1, not {min(sizes)}"
+            return
+    heads = table.num_attention_heads or (model.num_attention_heads,) * num_layers
+    groups = table.num_query_groups or tuple(model.num_query_groups or count for count in heads)
+    for layer, (of_queries, of_keys) in enumerate(zip(heads, groups, strict=True)):
+        if of_queries % of_keys:
+            yield (
+                here,
+                f"layer {layer}: {of_queries} heads cannot share {of_keys} key/value heads; "
+                f"nearest: {-(-of_queries // of_keys) * of_keys} heads",
+            )
