@@ -33,6 +33,8 @@ from megagrow.growth import depth
 from megagrow.growth.lesa.settings import PRESETS, lesa_settings
 from megagrow.growth.on_disk import StoredModel, grow_model, open_model
 from megagrow.growth.plan import GrowthPlan
+from megagrow.growth.shape_checks import check_layers
+from megagrow.growth.tables import with_grown_table
 from megagrow.model.flops import parameters
 from megagrow.model.shape import model_shape
 from megagrow.model.tensors import Role
@@ -119,6 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--norms", choices=("nearest", "first"), default="nearest", help="norms of lesa's layers")
     add("--width", choices=sorted(WIDTHS), help="operator in width")
+    add("--shrink", choices=("first",), help="keep the first heads and channels of layers that "
+        "get narrower, as layer-wise scaling can ask for in a new depth")  # fmt: skip
     add("--hidden-size", type=int, metavar="N", help="new hidden size")
     add("--heads", type=int, metavar="N", help="new number of query heads")
     add("--groups", type=int, metavar="N", help="new number of key/value heads")
@@ -164,13 +168,12 @@ def _grow(options: argparse.Namespace, line: LiveLine) -> None:
     stage = _transition(options, old, model)
     assert stage.transition is not None
     plan = depth.plan_growth(stage.transition, old.layers, stage.layers)
-    width = _width(options, model)
+    model = with_grown_table(model, plan)
+    new = model_shape(model, plan.new_layers)
+    check_layers(plan, stage.transition.width, model_shape(old.model, old.layers), new)
+    width = _width(stage.transition.width, options, model)
     _say(old, plan, model)
     if options.dry_run:
-        if width is not None:
-            width.check(
-                model_shape(old.model, plan.new_layers), model_shape(model, plan.new_layers)
-            )
         return
     with tempfile.TemporaryDirectory(dir=_existing(options.output), prefix=".lesa-") as folder:
         lesa = None
@@ -216,7 +219,7 @@ def _told(line: LiveLine) -> Callable[[Role, str, float], None]:
 def _transition(options: argparse.Namespace, old: StoredModel, model: ModelConfig) -> StageConfig:
     """The growth as a stage of a run, held against the same rules."""
     layers = old.layers if options.layers is None else options.layers
-    sizes = WidthConfig(operator=options.width) if options.width else None
+    sizes = WidthConfig(operator=options.width, shrink=options.shrink) if options.width else None
     deepens = options.layers is not None and options.layers != old.layers
     lesa = LesaConfig(
         preset=options.preset,
@@ -249,6 +252,8 @@ def _transition(options: argparse.Namespace, old: StoredModel, model: ModelConfi
         )
         for name, depth_of, each in (("old", old.layers, old.model), ("new", layers, model))
     )
+    if options.shrink and sizes is None:
+        raise MegagrowError("--shrink goes with an operator in width: add --width")
     if model != old.model and sizes is None:
         raise MegagrowError("new sizes need an operator in width: add --width")
     check_model(model, Source(file=str(old.folder), data={}, lines={}), ("model",))
@@ -277,18 +282,24 @@ def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
     sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
     if all(size is None for size in sizes):
         return old.model
+    if old.model.layer_scaling is not None:
+        raise MegagrowError(
+            "the layers of this model differ (layer_scaling), and follow from its profile at any "
+            "depth; leave the sizes out"
+        )
     return replace(old.model, **{key: value for key, value in given.items() if value is not None})
 
 
-def _width(options: argparse.Namespace, model: ModelConfig) -> WidthOperator | None:
-    if options.width is None:
+def _width(
+    width: WidthConfig | None, options: argparse.Namespace, model: ModelConfig
+) -> WidthOperator | None:
+    if width is None:
         return None
     from megagrow.growth.seeds import draw_seed
     from megagrow.growth.width.draws import Draws
-    from megagrow.growth.width.operator import width_operator
+    from megagrow.growth.width.operator import configured
 
-    draws = Draws(seed=draw_seed(options.seed, 1), init=model.init)
-    return width_operator(options.width, draws)
+    return configured(width, Draws(seed=draw_seed(options.seed, 1), init=model.init))
 
 
 def _say(old: StoredModel, plan: GrowthPlan, model: ModelConfig) -> None:

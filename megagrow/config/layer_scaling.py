@@ -15,7 +15,7 @@ _OF_PROFILES = (
 )  # fmt: skip
 """Keys that a table leaves nothing to do for."""
 
-_LARGEST = 64.0
+LARGEST = 64.0
 """A multiplier above this is a slip of the pen."""
 
 
@@ -59,20 +59,21 @@ def _faults(
     for key in _PROFILES:
         points = getattr(scaling, key)
         if points is not None:
-            fault = _points_fault(scaling.variant, points)
+            fault = points_fault(scaling.variant, points)
             if fault is not None:
                 yield (*here, key), fault
     yield from _size_faults(model, scaling)
     yield from _frame_faults(scaling)
 
 
-def _points_fault(variant: str, points: Sequence[float]) -> str | None:
+def points_fault(variant: str, points: Sequence[float]) -> str | None:
+    """Why these points are no profile of `variant`, and how to mend them; None: they are one."""
     wanted = 3 if variant == "crown" else 2
     if len(points) != wanted:
         where = "first, middle and last" if wanted == 3 else "first and last"
         return f"{variant} takes {wanted} points, of the {where} layer, not {len(points)}"
-    if not all(0 < point <= _LARGEST for point in points):
-        return f"multipliers are above 0 and at most {_LARGEST:g}, not {list(points)}"
+    if not all(0 < point <= LARGEST for point in points):
+        return f"multipliers are above 0 and at most {LARGEST:g}, not {list(points)}"
     if variant in ("vanilla", "framed") and points[0] > points[-1]:
         return f"{variant} goes up from layer to layer; turn them round, or set variant to reverse"
     if variant == "reverse" and points[0] < points[-1]:
@@ -127,7 +128,7 @@ def _frame_faults(scaling: LayerScalingConfig) -> Iterator[tuple[KeyPath, str]]:
         return
     if scaling.framed is False or (scaling.variant == "vanilla" and not scaling.framed):
         yield key, "there is no frame; set framed to true, or remove it"
-    if len(frame) != 2 or not all(0 < value <= _LARGEST for value in frame):
+    if len(frame) != 2 or not all(0 < value <= LARGEST for value in frame):
         yield key, "takes two multipliers, of FFN width and of heads, such as [4.0, 1.0]"
 
 

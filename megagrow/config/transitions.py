@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from megagrow.config.schema import StageConfig, TransitionConfig
@@ -134,15 +135,16 @@ def _widths(
         if width is not None:
             yield ("transition", "width"), "learned grows the width itself; remove the key"
         return
-    scaled = stage.model.layer_scaling is not None and stage.layers != previous.layers
-    if stage.model == previous.model and (width is None or not scaled):
-        if width is not None:
+    if _equal_but_for_layers(previous, stage):
+        if width is None:
+            return  # whether the layers fit, the plan knows
+        if not _layers_may_differ(previous, stage):
             yield (
                 ("transition", "width"),
                 f"{width.operator} makes the model wider, and this stage's has the widths of the "
                 "stage before; set other ones in its model, or remove the key",
             )
-        return
+            return
     if width is None:
         yield (
             ("transition",),
@@ -182,6 +184,16 @@ def _widths(
             f"{transition.optimizer} is not defined for double, in which each half is as old as "
             "the other; copy makes the moments what their gradients would have; use that or reset",
         )
+
+
+def _equal_but_for_layers(previous: StageConfig, stage: StageConfig) -> bool:
+    """Whether two models are one but for their layer-wise scaling."""
+    return replace(stage.model, layer_scaling=None) == replace(previous.model, layer_scaling=None)
+
+
+def _layers_may_differ(previous: StageConfig, stage: StageConfig) -> bool:
+    before, after = previous.model.layer_scaling, stage.model.layer_scaling
+    return before != after or (after is not None and stage.layers != previous.layers)
 
 
 def _learned(stage: StageConfig, transition: TransitionConfig) -> Iterator[tuple[KeyPath, str]]:

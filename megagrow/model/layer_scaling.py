@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from megagrow.config.schema import LayerScalingConfig, ModelConfig
 from megagrow.model.layer import LayerShape
 
 FRAMED = frozenset({"framed", "reverse", "crown"})
 """Variants whose first and last layers are wide unless `framed` says otherwise."""
-
-DECIMALS = 2
-"""Decimals that interpolated multipliers between two points are rounded to, in both codes."""
 
 
 def scaled_layers(
@@ -52,8 +47,8 @@ def multipliers(
 ) -> tuple[float, ...]:
     """The multiplier of every layer.
 
-    Two points are joined by a line whose values are rounded to `DECIMALS`. Three are joined by two
-    lines, unrounded, that meet in the middle layer, or in both middle layers of an even depth.
+    Two points are joined by a line whose values are rounded to two decimals. Three are joined by
+    two lines, unrounded, that meet in the middle layer, or in both middle layers of an even depth.
 
     Args:
         points: at the first and at the last layer, or at the first, the middle and the last.
@@ -61,17 +56,24 @@ def multipliers(
         frame: multiplier of the first and the last layer instead; None: theirs.
     """
     if len(points) == 2:
-        line = np.linspace(points[0], points[1], num_layers)
-        values = np.round(line, DECIMALS).tolist()  # both codes round 2.675 up; round() does not
+        # As numpy rounds, and so both codes: 2.675 up, which round(value, 2) does not.
+        values = [round(value * 100) / 100 for value in _line(points[0], points[1], num_layers)]
     else:
         half = (num_layers + 1) // 2
-        rising = np.linspace(points[0], points[1], half).tolist()
-        falling = np.linspace(points[1], points[2], half).tolist()
+        rising = _line(points[0], points[1], half)
         rising[-1] = points[1]  # where a half is one layer, that is the middle
-        values = rising + falling[num_layers % 2 :]
+        values = rising + _line(points[1], points[2], half)[num_layers % 2 :]
     if frame is not None:
         values[0] = values[-1] = frame
     return tuple(values)
+
+
+def _line(first: float, last: float, count: int) -> list[float]:
+    """`count` values from `first` to `last`, as `numpy.linspace` computes them."""
+    if count == 1:
+        return [first]
+    step = (last - first) / (count - 1)
+    return [*(index * step + first for index in range(count - 1)), last]
 
 
 def make_divisible(value: float, divisor: int, rounding: str) -> int:

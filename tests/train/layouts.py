@@ -160,3 +160,19 @@ def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> l
     return sorted(set(one) ^ set(other)) + [
         key for key in sorted(set(one) & set(other)) if not torch.equal(one[key], other[key])
     ]
+
+
+def count_flops(config: RunConfig) -> int:
+    """FLOPs of a configuration's first step, counted by PyTorch while it is done."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from tests.train import parts
+
+    run = parts.open_run(config)
+    engine, state = parts.fresh(run)
+    (batch,) = parts.batches(run, state, 1)
+    # The counter does not know the CPU's fused attention.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        parts.step(engine, batch)
+    return counter.get_total_flops()

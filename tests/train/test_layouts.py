@@ -296,7 +296,7 @@ def _count(config: RunConfig) -> tuple[int, int, int]:
 def test_the_plan_counts_the_flops_there_are(world1: World, buckets: Path, tmp_path: Path) -> None:
     config = config_of(buckets, tmp_path, stage(2, 2), stage(4, 3))
     plan = make_plan(config, 1)
-    counted = world1.run(_count_flops, config)[0]
+    counted = world1.run(layouts.count_flops, config)[0]
     assert counted == plan.stages[0].flops_per_token.total * BATCH * LENGTH
     found = layouts.train(world1, config)
     each = [stage.flops_per_token.total * BATCH * LENGTH for stage in plan.stages]
@@ -304,18 +304,3 @@ def test_the_plan_counts_the_flops_there_are(world1: World, buckets: Path, tmp_p
         each[0], 2 * each[0], *(2 * each[0] + count * each[1] for count in (1, 2, 3))
     ]  # fmt: skip
     assert found.of("run")[0]["total_flops"] == plan.flops
-
-
-def _count_flops(config: RunConfig) -> int:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from tests.train import parts
-
-    run = parts.open_run(config)
-    engine, state = parts.fresh(run)
-    (batch,) = parts.batches(run, state, 1)
-    # The counter does not know the CPU's fused attention.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        parts.step(engine, batch)
-    return counter.get_total_flops()
