@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from megagrow.report.comparison import Comparison, percent
 from megagrow.report.curves import LossCurve, training_curve
 from megagrow.report.panels import evaluation_losses, learning_rates, mixtures, throughputs
+from megagrow.report.profiles import layer_profiles
 from megagrow.report.records import RunMetrics
 from megagrow.report.style import (
     INK,
@@ -145,6 +146,12 @@ def _course_makers(runs: Sequence[RunMetrics], scale: float) -> tuple[_Maker, ..
             caption="Tokens per second of the whole job: a deeper model reads more slowly and "
             "works as hard.",
             draw=lambda: throughputs(runs),
+        ),
+        _Maker(
+            name="layers",
+            title="Sizes of the layers",
+            caption="Layer-wise scaling: query heads and FFN width from input to output.",
+            draw=lambda: layer_profiles(runs),
         ),
     )
 

@@ -259,6 +259,10 @@ def _stage(record: Record) -> StageRecord:
         mixture={name: _float(v) for name, v in _mapping(record.get("mixture")).items()},
         total_tokens=_float(record.get("total_tokens")),
         parallel=_mapping(record.get("parallel")),
+        layer_sizes={
+            name: tuple(map(int, sizes))
+            for name, sizes in _mapping(record.get("layer_sizes")).items()
+        },
     )
 
 

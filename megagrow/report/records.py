@@ -91,6 +91,9 @@ class StageRecord:
     parallel: Mapping[str, Any]
     """Its parallel layout, as recorded."""
 
+    layer_sizes: Mapping[str, tuple[int, ...]]
+    """Sizes of every layer, by their names; none where all layers are alike."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GrowthRecord:

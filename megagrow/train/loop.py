@@ -205,7 +205,17 @@ def _record_stage(run: Run, state: TrainState) -> None:
         mixture=dict(stage.config.mixture),
         total_tokens=stage.tokens,
         parallel={**parallel, "data": stage.data_parallel, "layout": list(stage.layout)},
+        **_layer_sizes(stage),
     )
+
+
+def _layer_sizes(stage: StagePlan) -> dict[str, Any]:
+    """Sizes of every layer, where they differ."""
+    if stage.config.model.layer_scaling is None:
+        return {}
+    layers = stage.shape.layers
+    names = ("num_attention_heads", "num_query_groups", "ffn_hidden_size")
+    return {"layer_sizes": {name: [getattr(each, name) for each in layers] for name in names}}
 
 
 def _record_step(run: Run, state: TrainState, result: StepResult, seconds: float) -> None:

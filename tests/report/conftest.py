@@ -29,6 +29,8 @@ class Synthetic:
     folder: Path
     grows: bool
     seed: int = 0
+    scaled: bool = False
+    """Whether layers differ."""
 
     @property
     def stages(self) -> list[tuple[str, int, int, tuple[float, ...]]]:
@@ -133,7 +135,17 @@ class Synthetic:
             mixture=mixture,
             total_tokens=self.total_steps * TOKENS_PER_STEP // len(self.stages),
             parallel={"tensor": 1, "pipeline": 2, "data": 1},
+            **({"layer_sizes": self.sizes(layers)} if self.scaled else {}),
         )
+
+    @staticmethod
+    def sizes(layers: int) -> dict[str, list[int]]:
+        heads = [2 + layer for layer in range(layers)]
+        return {
+            "num_attention_heads": heads,
+            "num_query_groups": heads,
+            "ffn_hidden_size": [64 * each for each in heads],
+        }
 
     def begin(self, writer: MetricsWriter, time: float) -> None:
         """The record a process starts with."""

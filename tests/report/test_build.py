@@ -9,6 +9,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -16,6 +17,9 @@ import pytest
 
 from megagrow.errors import ConfigError
 from megagrow.report.build import Report, write_report
+from megagrow.report.profiles import layer_profiles
+from megagrow.report.reader import read
+from megagrow.train.metrics import MetricsWriter
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "br", "img", "link", "hr", "input", "area", "base", "col", "source", "wbr"}
@@ -114,6 +118,24 @@ def test_plots_are_there_and_show_something(report: Report, page: Page) -> None:
         assert coloured.mean() > 0.002, f"{path} shows no line"
     assert sum(tag == "svg" for tag in page.tags) == 1
     assert report.path.read_text().count("<svg") == len(ALL_PLOTS)
+
+
+def test_layers_that_differ_are_drawn(synthetic: type[Any], tmp_path: Path) -> None:
+    run = synthetic(folder=tmp_path / "run", grows=True, scaled=True)
+    with MetricsWriter(run.folder, tensorboard=False) as writer:
+        run.begin(writer, 0.0)
+        run.write(writer, 0, 320, 5.0)
+    report = write_report([run.folder])
+    assert {path.stem for path in report.plots} >= {"layers"}
+    stages = read(run.folder).stages
+    assert [stage.layer_sizes["num_attention_heads"] for stage in stages] == [
+        tuple(run.sizes(layers)["num_attention_heads"]) for layers in (2, 4, 8)
+    ]
+    figure = layer_profiles([read(run.folder)])
+    assert figure is not None
+    heads, widths = (axes.patches for axes in figure.axes)
+    assert [len(patch.get_data().values) for patch in heads] == [2, 4, 8]
+    assert widths[-1].get_data().values.tolist() == run.sizes(8)["ffn_hidden_size"]
 
 
 def test_svg_ink_follows_the_page(report: Report) -> None:
