@@ -17,6 +17,7 @@ from megagrow.config.quantity import parse_bytes
 from megagrow.conversion.exporting import to_hugging_face
 from megagrow.conversion.families import FAMILIES
 from megagrow.conversion.importing import from_hugging_face
+from megagrow.conversion.megagrow_config import FAMILY
 from megagrow.errors import ConfigError, MegagrowError
 from megagrow.shards.live_line import LiveLine
 from megagrow.units import counted, format_count
@@ -24,22 +25,27 @@ from megagrow.units import counted, format_count
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 EPILOG = """\
-families: gpt2, llama (1 to 3.3), mistral, qwen2 (and 2.5), qwen3; not their mixtures of experts.
+families: gpt2, llama (1 to 3.3), mistral, qwen2 (and 2.5), qwen3; not their mixtures of experts;
+and megagrow, our own, for what the others cannot hold.
 
 to-hf takes a run (its newest checkpoint) or one checkpoint, saved under any parallel layout, and
 writes config.json and safetensors that transformers, vLLM and lm-evaluation-harness load:
   python tools/convert_checkpoint.py to-hf runs/quickstart --output quickstart-hf \\
       --tokenizer data/quickstart_text/tokenizer.json
 Rows that pad the vocabulary are cut off. Models of the style llama become a llama, with qkv_bias a
-qwen2, with qk_norm a qwen3; --family mistral is a llama by another name.
+qwen2, with qk_norm a qwen3; --family mistral is a llama by another name. With both, or with layers
+of different sizes (layer_scaling), they become a megagrow: a folder with its own two Python files,
+which transformers loads with trust_remote_code=True.
 
 from-hf takes a folder with config.json and *.safetensors (never pickles, *.bin) and writes a
 checkpoint to begin a run from (initialise_from: checkpoints/NAME), with the `model:` section of its
 YAML file in model.yaml:
   hf download Qwen/Qwen3-0.6B --local-dir qwen3
   python tools/convert_checkpoint.py from-hf qwen3 --output checkpoints/qwen3 --seq-length 4096
-Rows that pad the vocabulary are zeros. Both work tensor by tensor: what is in memory is at most one
-output file (--shard-size), or one tensor; no GPU is needed, and nothing is fetched.
+Rows that pad the vocabulary are zeros. Python files in the folder are not run.
+
+Both work tensor by tensor: what is in memory is at most one output file (--shard-size), or one
+tensor; no GPU is needed, and nothing is fetched.
 
 Read only megagrow checkpoints that you trust: their index is a pickle.
 
@@ -156,6 +162,8 @@ def _to_hugging_face(options: argparse.Namespace, line: LiveLine) -> None:
         f"{options.output}: {done.family}, {format_count(done.parameters)} parameters in "
         f"{counted(done.tensors, 'tensor')}, from {done.checkpoint}"
     )
+    if done.family == FAMILY:
+        print("its code lies beside the weights: load it with trust_remote_code=True")
     print(f"tokenizer: {', '.join(done.tokenizer_files) or 'none; give one with --tokenizer'}")
     if done.token_ids["eos_token_id"] is None:
         print("no end-of-sequence token is named: generation will not stop (--eos-token-id)")

@@ -52,6 +52,20 @@ class ConfigKeys:
             raise self.error(key, f"is {value!r}, and must be a whole number above 0")
         return value
 
+    def wholes(self, key: str, count: int) -> tuple[int, ...]:
+        """A list of positive whole numbers.
+
+        Raises:
+            CheckpointError: it is something else, missing, or not `count` long.
+        """
+        values = self._get(key, _NO_DEFAULT)
+        if not isinstance(values, list) or len(values) != count:
+            raise self.error(key, f"is {values!r}, and must be a list of {count}")
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise self.error(key, f"has {value!r}, and must have whole numbers above 0")
+        return tuple(values)
+
     def number(self, key: str, default: Any = _NO_DEFAULT) -> float:
         """A number; a missing or null one is the default.
 

@@ -18,6 +18,7 @@ from megagrow.config.source import Source
 from megagrow.conversion.config_keys import TOKEN_IDS
 from megagrow.conversion.families import family_of, layout_of, write_config
 from megagrow.conversion.layout import Converted, check
+from megagrow.conversion.megagrow_config import copy_code
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.conversion.safetensors_folder import SHARD_BYTES, SafetensorsWriter, read_json
 from megagrow.conversion.unfinished import refuse_masks
@@ -75,7 +76,8 @@ def to_hugging_face(
 ) -> Exported:
     """Write a checkpoint as a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
-    The vocabulary's padding rows are cut off.
+    The vocabulary's padding rows are cut off. The family `megagrow` brings Python files along, and
+    loads with `trust_remote_code=True`.
 
     Args:
         source: a run's folder (its newest checkpoint), or a checkpoint.
@@ -102,7 +104,7 @@ def to_hugging_face(
     model, layers = stored_model(state, checkpoint)
     refuse_masks(state, checkpoint)
     shape = model_shape(model, layers)
-    family = family or family_of(model)
+    family = family or family_of(model, shape)
     document = write_config(family, model, shape)
     named = _token_ids(tokenizer, shape) | dict(token_ids or {})
     for key, value in named.items():
@@ -122,13 +124,20 @@ def to_hugging_face(
         for done, key in enumerate(keys, 1):
             writer.add(key, tensors.tensor(key))
             progress(done, len(keys))
-        text = json.dumps(document, indent=2) + "\n"
-        (writer.folder / "config.json").write_text(text, encoding="utf-8")
+        write_document(document, writer.folder)
         files = () if tokenizer is None else copy_tokenizer(tokenizer, writer.folder)
     return Exported(
         checkpoint=checkpoint, family=family, tensors=len(keys), parameters=sum(sizes.values()),
         tokenizer_files=files, token_ids=named,
     )  # fmt: skip
+
+
+def write_document(document: Mapping[str, Any], folder: Path) -> None:
+    """Writes a config.json into a folder, and the code that it names."""
+    text = json.dumps(document, indent=2) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    if "auto_map" in document:
+        copy_code(folder)
 
 
 def find_checkpoint(path: Path) -> Path:

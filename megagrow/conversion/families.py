@@ -13,10 +13,11 @@ from megagrow.conversion.config_keys import TOKEN_IDS, ConfigKeys
 from megagrow.conversion.gpt2_config import read_gpt2, write_gpt2
 from megagrow.conversion.layout import Layout
 from megagrow.conversion.llama_config import KIN, read_llama, write_llama
+from megagrow.conversion.megagrow_config import FAMILY, read_megagrow, write_megagrow
 from megagrow.errors import CheckpointError
 from megagrow.model.shape import ModelShape
 
-FAMILIES = ("gpt2", *KIN)
+FAMILIES = ("gpt2", *KIN, FAMILY)
 """Values of `model_type` that are known."""
 
 
@@ -58,8 +59,11 @@ def read_config(
             "model_type", f"is {family!r}; these can be converted: {', '.join(FAMILIES)}"
         )
     keys.only("quantization_config", None)
-    keys.only("auto_map", None)
-    if family == "gpt2":
+    if family != FAMILY:
+        keys.only("auto_map", None)
+    if family == FAMILY:
+        model, layers = read_megagrow(keys, seq_length, vocab_padding)
+    elif family == "gpt2":
         model, layers = read_gpt2(keys, seq_length, vocab_padding)
     else:
         model, layers = read_llama(KIN[family], keys, seq_length, vocab_padding)
@@ -76,17 +80,27 @@ def write_config(family: str, model: ModelConfig, shape: ModelShape) -> dict[str
     if (family == "gpt2") != (model.style == "gpt2"):
         raise CheckpointError(
             f"a model of the style {model.style} is no {family}: leave --family out, or choose one "
-            f"of {', '.join(KIN) if model.style == 'llama' else 'gpt2'}."
+            f"of {', '.join((*KIN, FAMILY)) if model.style == 'llama' else 'gpt2'}."
+        )
+    if family == FAMILY:
+        return write_megagrow(model, shape)
+    if not shape.is_isotropic:
+        mend = "leave --family out" if model.style == "llama" else "train with style llama"
+        raise CheckpointError(
+            f"transformers' {family} has layers of one size, and those of this model differ "
+            f"(model.layer_scaling). The family {FAMILY}, of the style llama, holds them: {mend}."
         )
     if family == "gpt2":
         return write_gpt2(model, shape)
     return write_llama(KIN[family], model, shape)
 
 
-def family_of(model: ModelConfig) -> str:
+def family_of(model: ModelConfig, shape: ModelShape) -> str:
     """The family that a model is exported as unless told otherwise."""
     if model.style == "gpt2":
         return "gpt2"
+    if not shape.is_isotropic or (model.qk_norm and model.qkv_bias):
+        return FAMILY
     if model.qk_norm:
         return "qwen3"
     return "qwen2" if model.qkv_bias else "llama"

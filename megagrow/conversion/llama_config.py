@@ -139,8 +139,8 @@ def write_llama(kin: Kin, model: ModelConfig, shape: ModelShape) -> dict[str, An
     if (model.qkv_bias, model.qk_norm) != (kin.qkv_bias, kin.qk_norm):
         raise CheckpointError(
             f"{kin.model_type} has qkv_bias={kin.qkv_bias} and qk_norm={kin.qk_norm}, the model "
-            f"qkv_bias={model.qkv_bias} and qk_norm={model.qk_norm}: choose another --family. None "
-            "has both."
+            f"qkv_bias={model.qkv_bias} and qk_norm={model.qk_norm}: leave --family out, or choose "
+            "another one. megagrow alone has both."
         )
     if kin.model_type == "llama" and shape.hidden_size % layer.num_attention_heads:
         raise CheckpointError(

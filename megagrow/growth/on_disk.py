@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from megagrow.conversion.exporting import (
     copy_tokenizer,
     find_checkpoint,
     stored_model,
+    write_document,
 )
 from megagrow.conversion.families import is_needless, layout_of, read_config, write_config
 from megagrow.conversion.importing import as_stored, model_yaml, publish_weights
@@ -240,8 +240,7 @@ def _write_folder(
         for done, key in enumerate(layout.by_key, 1):
             writer.add(key, contents(key))
             progress(done, len(layout.by_key))
-        text = json.dumps(document, indent=2) + "\n"
-        (writer.folder / "config.json").write_text(text, encoding="utf-8")
+        write_document(document, writer.folder)
         if any((source / name).is_file() for name in TOKENIZER_FILES):
             copy_tokenizer(source, writer.folder)
     return count

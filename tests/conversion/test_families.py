@@ -188,8 +188,8 @@ def test_a_sequence_longer_than_the_positions_is_refused(data: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("keys", "family", "message"),
     [
-        ({"qkv_bias": True, "qk_norm": True}, None, "None has both"),
-        ({"qkv_bias": True}, "llama", "choose another --family"),
+        ({"qkv_bias": True, "qk_norm": True}, "qwen3", "megagrow alone has both"),
+        ({"qkv_bias": True}, "llama", "choose another one"),
         ({}, "gpt2", "is no gpt2"),
         ({"style": "gpt2"}, "llama", "is no llama"),
         ({"style": "gpt2", "qk_norm": True}, None, r"model\.qk_norm"),
@@ -205,5 +205,6 @@ def test_what_a_family_has_not_is_refused(
         "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 50, "seq_length": 8
     }  # fmt: skip
     model = ModelConfig(**(sizes | keys))
+    shape = model_shape(model, 2)
     with pytest.raises(CheckpointError, match=message):
-        write_config(family or family_of(model), model, model_shape(model, 2))
+        write_config(family or family_of(model, shape), model, shape)

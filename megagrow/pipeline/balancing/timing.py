@@ -83,7 +83,7 @@ class _Parts:
     """A model of a single layer, and a forward and backward pass of each of its parts."""
 
     def __init__(self, config: RunConfig, stage: StageConfig, layer: LayerShape) -> None:
-        shape = replace(model_shape(stage.model, 1), layers=(layer,))
+        shape = replace(model_shape(stage.model, stage.layers), layers=(layer,))
         parallel = _alone(stage.parallel)
         seeds.seed_step(config.seed, 0)
         chunks = build_model(shape, stage.model, parallel, config.precision)

@@ -1,0 +1,106 @@
+"""The variants of layer-wise scaling and their isotropic baseline, of equal parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from megagrow.config.schema import LayerScalingConfig, ModelConfig
+from megagrow.model.flops import parameters
+from megagrow.model.shape import model_shape
+from megagrow.plan.layer_scaling_solver import Budget, solve
+
+BASELINE = "baseline"
+FFN, HEADS = 2.5, 0.75
+"""Multipliers of the baseline: those of the 18 layers of arXiv 2509.06518, table 2."""
+
+FRAME = (4.0, 1.0)
+"""The frame's, of FFN and heads: the authors' code."""
+
+VARIANTS: dict[str, tuple[tuple[float, ...], tuple[float, ...], str]] = {
+    "vanilla": ((1.0, 4.0), (0.5, 1.0), "ffn.last"),
+    "framed": ((0.5, 4.0), (0.5, 1.0), "ffn.last"),
+    "reverse": ((4.0, 0.5), (1.0, 0.5), "ffn.first"),
+    "crown": ((0.5, 3.8, 0.5), (0.5, 1.0, 0.5), "ffn.middle"),
+}
+"""FFN and head multipliers of the paper, and which of them gives way so that sizes are equal."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """What the models have in common."""
+
+    layers: int
+    """Depth."""
+
+    hidden: int
+    """Width of the residual stream."""
+
+    head: int
+    """Head dimension."""
+
+    queries_per_group: int
+    """Query heads that share a key/value head."""
+
+    ffn_multiple: int
+    """FFN widths are multiples of this."""
+
+    length: int
+    """Tokens in a sequence."""
+
+    vocabulary: int
+    """Number of token ids."""
+
+
+def models(size: Size) -> dict[str, ModelConfig]:
+    """The baseline and the variants, with as many weights beside the embeddings within 0.5%."""
+    full = size.hidden // size.head
+    heads = round(HEADS * full)
+    baseline = ModelConfig(
+        style="llama",
+        hidden_size=size.hidden,
+        num_attention_heads=heads,
+        num_query_groups=heads // size.queries_per_group,
+        kv_channels=size.head,
+        ffn_hidden_size=round(FFN * size.hidden),
+        vocab_size=size.vocabulary,
+        seq_length=size.length,
+        qk_norm=True,
+    )
+    target = parameters(model_shape(baseline, size.layers)).non_embedding
+    found = {BASELINE: baseline}
+    for name, (ffn, qkv, free) in VARIANTS.items():
+        start = replace(
+            baseline,
+            num_attention_heads=full,
+            num_query_groups=None,
+            ffn_hidden_size=None,
+            layer_scaling=LayerScalingConfig(
+                variant=name,  # type: ignore[arg-type]
+                ffn_multipliers=ffn,
+                qkv_multipliers=qkv,
+                frame_multipliers=None if name == "vanilla" else FRAME,
+                queries_per_group=size.queries_per_group,
+                ffn_multiple=size.ffn_multiple,
+            ),
+        )
+        solution = solve(start, size.layers, Budget(parameters=target), [free])
+        if not solution.meets:
+            raise RuntimeError(f"{name}: {solution.parameter_error:+.2%} off the baseline's size")
+        found[name] = solution.model
+    return found
+
+
+def plain(model: ModelConfig) -> dict[str, Any]:
+    """A model as a YAML section."""
+    from dataclasses import asdict
+
+    section = {key: value for key, value in asdict(model).items() if value is not None}
+    section["init"] = {"scheme": "gstack"}
+    if model.layer_scaling is not None:
+        section["layer_scaling"] = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(model.layer_scaling).items()
+            if value is not None
+        }
+    return section
