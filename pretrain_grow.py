@@ -97,9 +97,10 @@ def pretrain(config: RunConfig, resume: str) -> int:
         tensor_parallel=any(stage.parallel.tensor > 1 for stage in config.stages),
         deterministic=config.deterministic,
     )
-    from megagrow.runtime import device, logging, processes
+    from megagrow.runtime import device, logging, megatron_core, processes
 
     logging.configure()  # before megatron-core is imported, which warns
+    megatron_core.load()
     if config.deterministic:
         device.make_deterministic()
     from megagrow.train import stop

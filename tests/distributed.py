@@ -194,9 +194,10 @@ def _work(environ: dict[str, str], pipe: Connection, stack_file: str) -> None:
     end_with_parent(os.getppid())  # also when pytest is killed, or ends the session by a timeout
     with open(stack_file, "w") as stacks:
         faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
-        from megagrow.runtime import logging
+        from megagrow.runtime import logging, megatron_core
 
         logging.configure("WARNING")
+        megatron_core.load()
         from megagrow.runtime import groups, processes
 
         try:

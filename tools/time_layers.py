@@ -61,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(options.config, options.overrides)
         stage = _stage(config, options.stage)
         environment.prepare(os.environ, tensor_parallel=False, deterministic=config.deterministic)
-        from megagrow.runtime import device, logging  # import torch: after the environment
+        from megagrow.runtime import device, logging, megatron_core  # import torch: after that
 
         logging.configure()
+        megatron_core.load()
         from megagrow.pipeline.balancing.timing import time_stage
 
         if config.deterministic:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from megagrow.runtime import device
-from megagrow.runtime.orphans import start_manager
+from megagrow.runtime.orphans import OpaqueQueue, start_manager
 
 _MARK = "_megagrow_compat"
 
@@ -266,7 +266,7 @@ def _write_results_queue(_mode: str = "spawn") -> Any:
 
     if filesystem_async._results_queue is None:
         manager = start_manager(multiprocessing.get_context("spawn"))
-        filesystem_async._results_queue = manager.Queue()
+        filesystem_async._results_queue = OpaqueQueue(manager)
     return filesystem_async._results_queue
 
 
@@ -303,4 +303,4 @@ def stop_checkpoint_helpers() -> None:
     if module is None or queue is None:
         return
     setattr(module, "_results_queue", None)  # noqa: B010 - the module is not typed
-    queue._manager.shutdown()
+    queue.close()

@@ -11,8 +11,42 @@ import threading
 import time
 from multiprocessing.context import SpawnContext
 from multiprocessing.managers import SyncManager
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 _POLL_S = 0.5
+
+
+class OpaqueQueue:
+    """A manager's queue that passes objects on as bytes.
+
+    A manager unpickles what goes through its queue: for what megatron-core puts there it would
+    import torch first, seconds in which the first save waits, and hold it from then on.
+    """
+
+    def __init__(self, manager: SyncManager) -> None:
+        self._manager = manager
+        self._queue: Any = manager.Queue()
+
+    def put(self, item: object) -> None:
+        """Adds an object."""
+        self._queue.put(bytes(ForkingPickler.dumps(item)))
+
+    def get_nowait(self) -> Any:
+        """Takes the oldest object.
+
+        Raises:
+            queue.Empty: there is none.
+        """
+        return ForkingPickler.loads(self._queue.get_nowait())
+
+    def close(self) -> None:
+        """Ends the manager's process."""
+        self._manager.shutdown()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Only the process that started the manager can end it.
+        return {"_manager": None, "_queue": self._queue}
 
 
 def start_manager(context: SpawnContext) -> SyncManager:

@@ -1,0 +1,31 @@
+"""Importing megatron-core."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+
+def load() -> None:
+    """Imports megatron-core; where there is no GPU, without PyTorch's compiler.
+
+    megatron-core gives its fused functions to ``torch.compile`` while it is imported, which loads
+    the compiler: more than half of what a process on a CPU takes to start. Nothing calls them
+    there, for the fusions are off; as they are written they compute the same.
+    """
+    import torch
+
+    if torch.cuda.is_available() or "megatron.core" in sys.modules:
+        return
+    with mock.patch.object(torch, "compile", _as_written):
+        import megatron.core
+        import megatron.core.models.gpt
+        import megatron.core.optimizer
+        import megatron.core.pipeline_parallel  # noqa: F401
+
+
+def _as_written(model: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
+    """``torch.compile``, and as a decorator with options, that leaves functions alone."""
+    return _as_written if model is None else model
