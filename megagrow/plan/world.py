@@ -61,33 +61,34 @@ def check_shapes(config: RunConfig) -> None:
         LayoutError: names the stage, the layer if they differ, and the nearest size.
     """
     for stage in config.stages:
-        tensor = stage.parallel.tensor
-        scaling = stage.model.layer_scaling
-        for index, layer in enumerate(model_shape(stage.model, stage.layers).layers):
-            where = f"stage {stage.name!r}" + ("" if scaling is None else f", layer {index}")
-            width = layer.ffn_hidden_size
-            if width % tensor:
+        tensor, model = stage.parallel.tensor, stage.model
+        layers = model_shape(model, stage.layers).layers
+        widths = [layer.ffn_hidden_size for layer in layers]
+        groups = [layer.num_query_groups for layer in layers]
+        fits = nearest_divisor(math.gcd(*widths, *groups), tensor)
+        for index, layer in enumerate(layers):
+            where = f"stage {stage.name!r}"
+            where += "" if model.layer_scaling is None else f", layer {index}"
+            if widths[index] % tensor:
                 raise LayoutError(
-                    f"{where}: the FFN width {width} is not divisible by tensor parallel {tensor}; "
-                    f"set {_ffn_mend(stage.model, tensor, width)}, or tensor to "
-                    f"{nearest_divisor(width, tensor)}"
+                    f"{where}: the FFN width {widths[index]} is not divisible by tensor parallel "
+                    f"{tensor}; set {_ffn_mend(model, tensor, widths[index])}, or tensor to {fits}"
                 )
-            if layer.num_query_groups % tensor:
+            if groups[index] % tensor:
                 raise LayoutError(
-                    f"{where}: {layer.num_attention_heads} heads in {layer.num_query_groups} "
-                    f"key/value groups are not divisible by tensor parallel {tensor}; set "
-                    f"{_heads_mend(stage.model, tensor)}, or tensor to "
-                    f"{nearest_divisor(layer.num_query_groups, tensor)}"
+                    f"{where}: {layer.num_attention_heads} heads in {groups[index]} key/value "
+                    f"groups are not divisible by tensor parallel {tensor}; set "
+                    f"{_heads_mend(model, tensor)}, or tensor to {fits}"
                 )
 
 
 def _ffn_mend(model: ModelConfig, tensor: int, width: int) -> str:
     scaling = model.layer_scaling
-    if scaling is None or (scaling.ffn_multipliers is None and scaling.table is None):
-        return f"model.ffn_hidden_size to {nearest_multiple(tensor, width)}"
-    if scaling.table is not None:
+    if scaling is not None and scaling.table is not None and scaling.table.ffn_hidden_size:
         return f"it to {nearest_multiple(tensor, width)} in the table"
-    return f"layer_scaling.ffn_multiple to {math.lcm(tensor, scaling.ffn_multiple)}"
+    if scaling is not None and scaling.ffn_multipliers is not None:
+        return f"layer_scaling.ffn_multiple to {math.lcm(tensor, scaling.ffn_multiple)}"
+    return f"model.ffn_hidden_size to {nearest_multiple(tensor, width)}"
 
 
 def _heads_mend(model: ModelConfig, tensor: int) -> str:

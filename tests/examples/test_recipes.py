@@ -17,28 +17,30 @@ from tests.distributed import World
 
 FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted(FOLDER.glob("**/*.yaml"))
+RUNNING = [
+    path for path in EXAMPLES if path.parent.name != "lws" or path.stem == "crown_18l"
+]  # one of examples/lws: they differ in shapes only
 SMALL: dict[str, Any] = {
     "hidden_size": 64, "num_attention_heads": 4, "num_query_groups": 2, "ffn_hidden_size": 128,
     "vocab_size": 512, "seq_length": 64,
 }  # fmt: skip
 """What a model that no test can train is cut to; its depth stays."""
+SMALL_SCALED: dict[str, Any] = {
+    "hidden_size": 96, "num_attention_heads": 6, "kv_channels": 16, "vocab_size": 512,
+    "seq_length": 64, "layer_scaling.ffn_multiple": 32,
+}  # fmt: skip
+"""What it is cut to where layers have sizes of their own."""
 NARROW: dict[str, Any] = {
     "hidden_size": 32, "num_attention_heads": 2, "num_query_groups": 1, "ffn_hidden_size": 64,
 }  # fmt: skip
 """What it is where it is narrower than later."""
 
 
-@pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)
-def recipe(request: pytest.FixtureRequest) -> Path:
-    """The path of a shipped configuration."""
-    path: Path = request.param
-    return path
-
-
 def test_there_are_recipes() -> None:
     assert "quickstart" in {path.stem for path in EXAMPLES}
 
 
+@pytest.mark.parametrize("recipe", EXAMPLES, ids=lambda path: path.stem)
 def test_it_is_planned(recipe: Path) -> None:
     text = plan_text(load(recipe))
     assert recipe.stem in text
@@ -46,6 +48,7 @@ def test_it_is_planned(recipe: Path) -> None:
         assert stage.name in text
 
 
+@pytest.mark.parametrize("recipe", RUNNING, ids=lambda path: path.stem)
 def test_it_runs(recipe: Path, tmp_path: Path, world2: World) -> None:
     config = _shortened(recipe, tmp_path)
     assert world2.run(pretrain, config) == [0, 0]
@@ -65,7 +68,8 @@ def _shortened(recipe: Path, folder: Path) -> RunConfig:
     full = load(recipe)
     overrides = []
     if full.model.hidden_size > 256:
-        overrides += [f"model.{key}={value}" for key, value in SMALL.items()]
+        small = SMALL if full.model.layer_scaling is None else SMALL_SCALED
+        overrides += [f"model.{key}={value}" for key, value in small.items()]
         overrides += ["batch.micro_size=2", "batch.global_size=4", "parallel={}", "precision=fp32"]
         overrides += [
             f"stages.{index}.model.{key}={value}"
