@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from megagrow.config.schema import LayerScalingConfig, ModelConfig
-from megagrow.model.flops import parameters
-from megagrow.model.shape import model_shape
-from megagrow.plan.layer_scaling_solver import Budget, solve
+from megagrow.plan.layer_scaling_solver import Budget, cost, solve
 
 BASELINE = "baseline"
 FFN, HEADS = 2.5, 0.75
@@ -18,12 +16,12 @@ FRAME = (4.0, 1.0)
 """The frame's, of FFN and heads: the authors' code."""
 
 VARIANTS: dict[str, tuple[tuple[float, ...], tuple[float, ...], str]] = {
-    "vanilla": ((1.0, 4.0), (0.5, 1.0), "ffn.last"),
-    "framed": ((0.5, 4.0), (0.5, 1.0), "ffn.last"),
-    "reverse": ((4.0, 0.5), (1.0, 0.5), "ffn.first"),
-    "crown": ((0.5, 3.8, 0.5), (0.5, 1.0, 0.5), "ffn.middle"),
+    "vanilla": ((1.0, 4.0), (0.5, 1.0), "last"),
+    "framed": ((0.5, 4.0), (0.5, 1.0), "last"),
+    "reverse": ((4.0, 0.5), (1.0, 0.5), "first"),
+    "crown": ((0.5, 3.8, 0.5), (0.5, 1.0, 0.5), "middle"),
 }
-"""FFN and head multipliers of the paper, and which of them gives way so that sizes are equal."""
+"""FFN and head multipliers of the paper, and which point gives way so that sizes are equal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +50,17 @@ class Size:
     """Number of token ids."""
 
 
-def models(size: Size) -> dict[str, ModelConfig]:
-    """The baseline and the variants, with as many weights beside the embeddings within 0.5%."""
+def models(size: Size, *, equal_flops: bool) -> dict[str, ModelConfig]:
+    """The baseline and the variants, with as many weights beside the embeddings within 0.5%.
+
+    Args:
+        size: of all of them.
+        equal_flops: whether they also take as many FLOPs for a token, within 0.5%: then a point of
+            the heads gives way too. With a point of the FFN alone, variants have more heads.
+
+    Raises:
+        RuntimeError: there are no such models of this size.
+    """
     full = size.hidden // size.head
     heads = round(HEADS * full)
     baseline = ModelConfig(
@@ -67,9 +74,10 @@ def models(size: Size) -> dict[str, ModelConfig]:
         seq_length=size.length,
         qk_norm=True,
     )
-    target = parameters(model_shape(baseline, size.layers)).non_embedding
+    weights, flops = cost(baseline, size.layers, embeddings=False)
+    budget = Budget(parameters=weights, flops=flops if equal_flops else None)
     found = {BASELINE: baseline}
-    for name, (ffn, qkv, free) in VARIANTS.items():
+    for name, (ffn, qkv, point) in VARIANTS.items():
         start = replace(
             baseline,
             num_attention_heads=full,
@@ -84,9 +92,10 @@ def models(size: Size) -> dict[str, ModelConfig]:
                 ffn_multiple=size.ffn_multiple,
             ),
         )
-        solution = solve(start, size.layers, Budget(parameters=target), [free])
+        free = [f"ffn.{point}", f"qkv.{point}"] if equal_flops else [f"ffn.{point}"]
+        solution = solve(start, size.layers, budget, free)
         if not solution.meets:
-            raise RuntimeError(f"{name}: {solution.parameter_error:+.2%} off the baseline's size")
+            raise RuntimeError(f"{name}: {solution.error:.2%} off the baseline's cost")
         found[name] = solution.model
     return found
 

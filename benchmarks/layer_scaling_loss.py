@@ -37,7 +37,7 @@ from megagrow.plan.schedule import RunPlan, make_plan
 
 SIZE = {"layers": 12, "hidden": 128, "head": 16, "queries_per_group": 2, "ffn_multiple": 16}
 QUICK = {**SIZE, "layers": 6, "hidden": 64, "head": 8}
-LENGTH, BATCH, MICRO = 128, 32, 8
+LENGTH, BATCH, MICRO = 128, 32, 32
 PEAK = 3e-3
 STEP = LENGTH * BATCH
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = Size(**sizes, length=LENGTH, vocabulary=manifest["vocab_size"])
     plans: dict[tuple[str, int], RunPlan] = {}
     files: list[Path] = []
-    for name, model in models(size).items():
+    for name, model in models(size, equal_flops=False).items():
         for seed in options.seeds:
             folder = options.output / f"{name}_{seed}"
             section = plain(model)

@@ -31,6 +31,7 @@ from types import MappingProxyType
 from typing import Any
 
 from _harness import Ratio, finish, print_ratios, print_table, ratio
+from _random_buckets import BUCKETS, write_buckets
 from _turns import WARM_UP, Team, Turn
 
 SPEED_TARGETS = {"bare": 0.97, "plain": 0.9}
@@ -238,20 +239,11 @@ def _teams(
 
 def _write_run(folder: Path, layout: Layout, size: Size, work: Work) -> Path:
     """Three buckets of random tokens, and the run that draws from them."""
-    import numpy as np
     import yaml
-
-    from megagrow.data.writer import BucketWriter
 
     steps = WARM_UP + max(work.rounds * size.turn, MEMORY_STEPS) + 1
     tokens = steps * 2 * size.micro * size.length
-    random = np.random.default_rng(1)
-    buckets = ("easy", "middle", "hard")
-    for name in buckets:
-        with BucketWriter(folder / name, vocab_size=size.vocabulary, eod=0) as writer:
-            documents = tokens // 500 + 40
-            lengths = random.integers(100, 900, documents)
-            writer.add_documents(random.integers(1, size.vocabulary, lengths.sum()), lengths)
+    write_buckets(folder, size.vocabulary, tokens)
     heads = max(size.hidden // 64, 1)
     document = {
         "output": str(folder / "run"),
@@ -267,7 +259,7 @@ def _write_run(folder: Path, layout: Layout, size: Size, work: Work) -> Path:
         },
         "data": {
             "path": str(folder),
-            "buckets": {name: name for name in buckets},
+            "buckets": {name: name for name in BUCKETS},
             "validation_fraction": 0.0,
         },
         "parallel": {"pipeline": layout.pipeline},
