@@ -76,6 +76,28 @@ def test_growth_reshapes_every_layer_to_the_profile_of_the_new_depth(
     assert one.losses[-1] < one.losses[0]
 
 
+@pytest.mark.parametrize("parallel", [TP2, PP2], ids=["tp2", "pp2"])
+def test_gradients_are_those_of_one_process(
+    world1: World, world2: World, buckets: Path, tmp_path: Path, parallel: dict[str, Any]
+) -> None:
+    """By the first moments after one step, which are a tenth of them."""
+    sections: dict[str, Any] = {"model": MODEL, "optimizer": {"clip_grad": 0.0}}
+    one, two = (
+        layouts.train(
+            world, config_of(buckets, tmp_path / name, stage(4, 1, parallel=here), **sections)
+        )
+        for name, world, here in (("one", world1, {}), ("two", world2, parallel))
+    )
+    assert two.losses == pytest.approx(one.losses, rel=5e-7)
+    expected, found = layouts.tensors(world1, one.checkpoint(1), two.checkpoint(1))
+    moments = [key for key in expected if key.startswith("optimizer.state.exp_avg.")]
+    assert len(moments) > 20
+    for key in moments:
+        assert expected[key].any(), key
+        scale = float(expected[key].abs().max())
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-5 * scale, msg=key)
+
+
 def test_growth_in_flight_is_growth_on_disk(
     world1: World, world2: World, buckets: Path, tmp_path: Path
 ) -> None:
