@@ -312,12 +312,8 @@ def _say(old: StoredModel, plan: GrowthPlan, model: ModelConfig) -> None:
         print(f"connection rate Rc: {plan.connection_rate:.1%}")
         added = sorted(plan.added)
         print(f"new: {', '.join(map(str, added)) or 'none'}{' (zero)' if plan.zeroed else ''}")
-    if model.hidden_size != before.hidden_size or model != old.model:
-        print(
-            f"hidden {before.hidden_size} -> {after.hidden_size}, heads "
-            f"{before.layers[0].num_attention_heads} -> {after.layers[0].num_attention_heads}, FFN "
-            f"{before.layers[0].ffn_hidden_size} -> {after.layers[0].ffn_hidden_size}"
-        )
+    if text.widths(before) != text.widths(after):
+        print(f"widths: {text.widths(before)} -> {text.widths(after)}")
 
 
 if __name__ == "__main__":

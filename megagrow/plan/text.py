@@ -47,6 +47,18 @@ def layer_map(sources: Sequence[int | None]) -> str:
     return ", ".join(parts)
 
 
+def widths(shape: ModelShape) -> str:
+    """The widths of a model: `hidden 768, 12 heads, FFN 3072`, or from least to most of a layer."""
+
+    def span(sizes: Sequence[int]) -> str:
+        low, high = min(sizes), max(sizes)
+        return str(low) if low == high else f"{low} to {high}"
+
+    heads = span([layer.num_attention_heads for layer in shape.layers])
+    inner = span([layer.ffn_hidden_size for layer in shape.layers])
+    return f"hidden {shape.hidden_size}, {heads} heads, FFN {inner}"
+
+
 def growth(transition: TransitionConfig, plan: GrowthPlan, shape: ModelShape) -> str:
     """Operators and what they do: `stack 2 -> 4, new ones zero, noise 20%`.
 
@@ -59,11 +71,7 @@ def growth(transition: TransitionConfig, plan: GrowthPlan, shape: ModelShape) ->
     if plan.operator != "none":
         parts.append(f"{plan.operator} {plan.old_layers} -> {plan.new_layers}")
     if transition.width is not None:
-        layer = shape.layers[0]
-        parts.append(
-            f"{transition.width.operator} to hidden {shape.hidden_size}, "
-            f"{layer.num_attention_heads} heads, FFN {layer.ffn_hidden_size}"
-        )
+        parts.append(f"{transition.width.operator} to {widths(shape)}")
     if plan.zeroed:
         parts.append("new ones zero")
     if plan.masked:
