@@ -284,8 +284,8 @@ def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
         return old.model
     if old.model.layer_scaling is not None:
         raise MegagrowError(
-            "the layers of this model differ (layer_scaling), and follow from its profile at any "
-            "depth; leave the sizes out"
+            "the layers of this model differ (layer_scaling): they follow from its profile, or "
+            "from its table and the layers they come from; leave the sizes out"
         )
     return replace(old.model, **{key: value for key, value in given.items() if value is not None})
 

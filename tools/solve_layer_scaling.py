@@ -98,7 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(options.config, options.overrides)
         stage = _stage(config, options.stage)
         budget = _budget(options)
-        solution = solve(stage.model, stage.layers, budget, options.free.split(","))
+        solution = solve(
+            stage.model,
+            stage.layers,
+            budget,
+            [name.strip() for name in options.free.split(",") if name.strip()],
+        )
         _show(config, stage, budget, solution)
         if not solution.meets:
             help_ = advice(stage.model, stage.layers, budget, solution)

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from megagrow.config.schema import LayerScalingConfig, LayerTable, ModelConfig
 from megagrow.config.source import KeyPath, Source
+from megagrow.units import nearest_divisor
 
 _PROFILES = ("ffn_multipliers", "qkv_multipliers")
 _OF_PROFILES = (
@@ -19,16 +20,14 @@ LARGEST = 64.0
 """A multiplier above this is a slip of the pen."""
 
 
-def check_layer_scaling(
-    model: ModelConfig, source: Source, path: KeyPath, num_layers: int | None = None
-) -> None:
+def check_layer_scaling(model: ModelConfig, source: Source, path: KeyPath, num_layers: int) -> None:
     """Raises ConfigError for keys that make no layers.
 
     Args:
         model: the model; nothing is checked where it has no layer-wise scaling.
         source: the file.
         path: where the model stands in it.
-        num_layers: depth; None: not known here.
+        num_layers: depth.
     """
     scaling = model.layer_scaling
     if scaling is None:
@@ -38,18 +37,18 @@ def check_layer_scaling(
 
 
 def _faults(
-    model: ModelConfig, scaling: LayerScalingConfig, num_layers: int | None
+    model: ModelConfig, scaling: LayerScalingConfig, num_layers: int
 ) -> Iterator[tuple[KeyPath, str]]:
     here = ("layer_scaling",)
     if scaling.variant == "table":
         for key in _OF_PROFILES:
-            if getattr(scaling, key) != LayerScalingConfig.__dataclass_fields__[key].default:
+            if getattr(scaling, key) != _default(key):
                 yield (*here, key), "is of the other variants; remove it, or the table"
         if scaling.table is None or all(
             getattr(scaling.table, entry.name) is None for entry in fields(LayerTable)
         ):
             yield (*here, "table"), "is missing; give the sizes of every layer"
-        elif num_layers is not None:
+        else:
             yield from _table_faults(model, scaling.table, num_layers)
         return
     if scaling.table is not None:
@@ -91,9 +90,19 @@ def _size_faults(model: ModelConfig, scaling: LayerScalingConfig) -> Iterator[tu
             yield (*here, key), f"must be at least 1, not {value}"
             return
     if scaling.ffn_multipliers is not None and model.ffn_hidden_size is not None:
-        yield ("ffn_hidden_size",), "follows from layer_scaling.ffn_multipliers; remove either"
+        yield (
+            ("ffn_hidden_size",),
+            "follows from layer_scaling.ffn_multipliers; remove either (set it to null in a stage "
+            "that takes it from the run)",
+        )
     heads, head = model.num_attention_heads, model.kv_channels
-    if scaling.qkv_multipliers is not None and head and heads * head != model.hidden_size:
+    if scaling.qkv_multipliers is not None and head and model.hidden_size % head:
+        yield (
+            ("kv_channels",),
+            f"with qkv_multipliers hidden_size {model.hidden_size} is heads of {head} at "
+            f"multiplier 1, and not divisible; nearest: {nearest_divisor(model.hidden_size, head)}",
+        )
+    elif scaling.qkv_multipliers is not None and head and heads * head != model.hidden_size:
         yield (
             ("num_attention_heads",),
             f"with qkv_multipliers it is the heads of multiplier 1: hidden_size "
@@ -103,9 +112,12 @@ def _size_faults(model: ModelConfig, scaling: LayerScalingConfig) -> Iterator[tu
     if shared is not None and groups is not None:
         yield (
             ("num_query_groups",),
-            "follows from layer_scaling.queries_per_group; remove either",
+            "follows from layer_scaling.queries_per_group; remove either (set it to null in a "
+            "stage that takes it from the run)",
         )
     unit = shared or groups or 1
+    if scaling.ffn_multipliers is None and scaling.ffn_multiple != _default("ffn_multiple"):
+        yield (*here, "ffn_multiple"), "is of ffn_multipliers; set these, or remove it"
     multiple = scaling.head_multiple
     if multiple is not None and multiple % unit:
         yield (
@@ -158,3 +170,7 @@ def _table_faults(
                 f"layer {layer}: {of_queries} heads cannot share {of_keys} key/value heads; "
                 f"nearest: {-(-of_queries // of_keys) * of_keys} heads",
             )
+
+
+def _default(key: str) -> object:
+    return LayerScalingConfig.__dataclass_fields__[key].default

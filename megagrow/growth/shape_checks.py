@@ -45,12 +45,21 @@ def check_layers(
     try:
         check_width(width.operator, narrow, shape)
     except ConfigError as error:
-        if width.shrink is not None or narrowed_shape(deeper, shape) == deeper:
-            raise
-        raise ConfigError(
-            f"{error}. Layer-wise scaling makes some layers narrower in the new depth; set "
-            "width.shrink to first to keep the first heads and channels of these"
-        ) from None
+        if width.shrink is None and _fits_narrowed(width.operator, deeper, shape):
+            raise ConfigError(
+                f"{error}. Layer-wise scaling makes some layers narrower; set width.shrink to "
+                "first to keep the first heads and channels of these"
+            ) from None
+        raise
+
+
+def _fits_narrowed(operator: str, deeper: ModelShape, shape: ModelShape) -> bool:
+    """Whether it is only what shrinks that an operator cannot do."""
+    try:
+        check_width(operator, narrowed_shape(deeper, shape), shape)
+    except ConfigError:
+        return False
+    return True
 
 
 def _other_shape(layer: int, source: int | None, old: LayerShape, new: LayerShape) -> str:
@@ -60,9 +69,11 @@ def _other_shape(layer: int, source: int | None, old: LayerShape, new: LayerShap
             f"{shape.ffn_hidden_size}"
         )
 
+    origin = "it is drawn as the old model's layers are, with"
+    if source is not None:
+        origin = f"layer {source}, which it comes from, has"
     return (
-        f"layer {layer} has {sizes(new)}, and layer {source}, which it comes from, {sizes(old)}: "
-        "layer_scaling gives the new depth another profile. Set transition.width.operator, such as "
-        "split, to reshape every layer, with width.shrink for those that get narrower; or give "
-        "both stages layers that fit, with a table"
+        f"layer {layer} is to have {sizes(new)}, and {origin} {sizes(old)}. To reshape layers, set "
+        "an operator in width (width.operator, such as split), and width.shrink where layers get "
+        "narrower; or give both models layers that fit, with a table"
     )

@@ -27,7 +27,8 @@ def with_grown_table(model: ModelConfig, growth: GrowthPlan) -> ModelConfig:
             "the layers of this model are listed one by one, and nothing says how large those are "
             f"that {growth.operator} draws; choose an operator that copies layers"
         )
-    table, sources = scaling.table, [layer or 0 for layer in growth.layer_map]
+    table = scaling.table
+    sources = [layer for layer in growth.layer_map if layer is not None]
 
     def grown(sizes: tuple[int, ...] | None) -> tuple[int, ...] | None:
         return None if sizes is None else tuple(sizes[layer] for layer in sources)

@@ -20,6 +20,7 @@ def warnings(config: RunConfig, stage_tokens: Sequence[int]) -> tuple[str, ...]:
     return (
         *_schedule_warnings(config, stage_tokens),
         *_growth_warnings(config),
+        *_frozen_warnings(config),
         *_unread_warnings(config),
     )
 
@@ -65,6 +66,18 @@ def _growth_warnings(config: RunConfig) -> list[str]:
                 f"paper found 2 to {GROWTH_FACTOR} best"
             )
     return found
+
+
+def _frozen_warnings(config: RunConfig) -> list[str]:
+    """Stages that freeze layers right after their growth has reshaped them."""
+    return [
+        f"stage {stage.name!r} freezes layers that its growth gives new heads or channels "
+        "(transition.width), so that these never learn; set trainable to all"
+        for stage in config.stages
+        if stage.trainable != "all"
+        and stage.transition is not None
+        and stage.transition.width is not None
+    ]
 
 
 def _unread_warnings(config: RunConfig) -> list[str]:

@@ -161,12 +161,19 @@ def advice(model: ModelConfig, num_layers: int, budget: Budget, solution: Soluti
             f"{other} as well, or drop a budget"
         )
     if len(free) > 1:
-        return "no FFN widths and heads of this depth cost both; change a budget, or the depth"
+        return (
+            f"no values of {' and '.join(free)} cost both; free other endpoints, or change a "
+            "budget or the depth"
+        )
     if free[0].startswith("ffn"):
         return "no FFN multiple meets it; free an endpoint of qkv instead, or change the depth"
+    multiple, unit = head_multiple(model, scaling), scaling.queries_per_group or 1
+    smaller = multiple > (unit if scaling.queries_per_group else model.num_query_groups or 1)
+    key = "layer_scaling.head_multiple" if smaller else "layer_scaling.queries_per_group"
+    offer = f"set a smaller {key}, " if multiple > 1 else ""
     return (
-        f"heads in multiples of {head_multiple(model, scaling)} step over it; set a smaller "
-        "layer_scaling.head_multiple, free an endpoint of ffn instead, or change the depth"
+        f"heads in multiples of {multiple} step over it; {offer}free an endpoint of ffn instead, "
+        "or change the depth"
     )
 
 

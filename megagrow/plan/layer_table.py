@@ -22,9 +22,9 @@ def layer_tables(plan: RunPlan) -> Iterator[Table]:
     """A table for every stage whose layers differ and are not those of the stage before."""
     before = None
     for stage in plan.stages:
-        if stage.config.model.layer_scaling is not None and stage.shape.layers != before:
+        if stage.config.model.layer_scaling is not None and stage.shape != before:
             yield _table(stage)
-        before = stage.shape.layers
+        before = stage.shape
 
 
 def _table(stage: StagePlan) -> Table:
@@ -41,8 +41,8 @@ def _table(stage: StagePlan) -> Table:
     )  # fmt: skip
     for head in ("layer", "heads", "KV heads", "FFN", "parameters", "FLOPs/token"):
         table.add_column(head, justify="right")
-    table.add_column("heads")
-    table.add_column("FFN")
+    table.add_column("heads, drawn")
+    table.add_column("FFN, drawn")
     most_heads = max(layer.num_attention_heads for layer in shape.layers)
     widest = max(layer.ffn_hidden_size for layer in shape.layers)
     for layer, group in groupby(range(shape.num_layers), key=lambda index: shape.layers[index]):

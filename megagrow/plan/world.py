@@ -92,13 +92,23 @@ def _ffn_mend(model: ModelConfig, tensor: int, width: int) -> str:
 
 
 def _heads_mend(model: ModelConfig, tensor: int) -> str:
-    scaling = model.layer_scaling
+    scaling, heads = model.layer_scaling, model.num_attention_heads
     if scaling is None or scaling.table is not None:
         return f"num_query_groups to a multiple of {tensor}"
     if scaling.queries_per_group is None and model.num_query_groups is not None:
         groups = nearest_multiple(tensor, model.num_query_groups)
-        return f"num_query_groups to {groups} and layer_scaling.head_multiple to one of that"
+        while heads % groups:
+            groups += tensor
+            if groups > heads:
+                return f"num_attention_heads and num_query_groups to multiples of {tensor}"
+        given = scaling.head_multiple
+        if given is None or given % groups == 0:
+            return f"num_query_groups to {groups}"
+        multiple = math.lcm(given, groups)
+        return f"num_query_groups to {groups} and layer_scaling.head_multiple to {multiple}"
     multiple = math.lcm(head_multiple(model, scaling), (scaling.queries_per_group or 1) * tensor)
+    if scaling.qkv_multipliers is None:
+        return f"num_attention_heads to {nearest_multiple(multiple, heads)}"
     return f"layer_scaling.head_multiple to {multiple}"
 
 

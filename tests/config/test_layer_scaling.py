@@ -74,6 +74,14 @@ FAULTS = [
         "it is the heads of multiplier 1: hidden_size 64 / kv_channels 32 = 2, not 4",
     ),
     (
+        "variant: vanilla, qkv_multipliers: [1, 2]", "kv_channels: 48", "kv_channels",
+        "hidden_size 64 is heads of 48 at multiplier 1, and not divisible; nearest: 32",
+    ),
+    (
+        "variant: vanilla, qkv_multipliers: [1, 2], ffn_multiple: 64", "",
+        "layer_scaling.ffn_multiple", "is of ffn_multipliers; set these, or remove it",
+    ),
+    (
         f"{LINE}, queries_per_group: 2", "", "num_query_groups",
         "follows from layer_scaling.queries_per_group; remove either",
     ),

@@ -230,7 +230,8 @@ FRAMED = {"variant": "framed", "ffn_multipliers": (0.5, 4.0), "qkv_multipliers":
         ),
         (
             Budget(parameters=102_000_000, flops=1_800_000_000), ["ffn.last", "qkv.last"],
-            "no FFN widths and heads of this depth cost both; change a budget, or the depth",
+            "no values of ffn.last and qkv.last cost both; free other endpoints, or change a "
+            "budget or the depth",
         ),
         (
             Budget(parameters=102_000_000, flops=1_200_000_000), ["qkv.last"],

@@ -64,8 +64,20 @@ HEADS: dict[str, Any] = {"variant": "vanilla", "qkv_multipliers": [0.5, 1]}
         (
             {**HEADS, "head_multiple": 2}, {"ffn_hidden_size": 512, "num_query_groups": 2},
             "layer 0: 4 heads in 2 key/value groups are not divisible by tensor parallel 4; set "
-            "num_query_groups to 4 and layer_scaling.head_multiple to one of that",
-            {"model": {"num_query_groups": 4}, "scaling": {"head_multiple": 8}},
+            "num_query_groups to 4 and layer_scaling.head_multiple to 4",
+            {"model": {"num_query_groups": 4}, "scaling": {"head_multiple": 4}},
+        ),
+        (
+            HEADS, {"ffn_hidden_size": 512, "num_query_groups": 2},
+            "layer 0: 4 heads in 2 key/value groups are not divisible by tensor parallel 4; set "
+            "num_query_groups to 4",
+            {"model": {"num_query_groups": 4}},
+        ),
+        (
+            VANILLA, {"num_attention_heads": 2},
+            "layer 0: 2 heads in 2 key/value groups are not divisible by tensor parallel 4; set "
+            "num_attention_heads to 4",
+            {"model": {"num_attention_heads": 4}},
         ),
         (
             {"variant": "table", "table": {"num_attention_heads": [8, 6, 8]}},
@@ -75,7 +87,8 @@ HEADS: dict[str, Any] = {"variant": "vanilla", "qkv_multipliers": [0.5, 1]}
             {"scaling": {"table": {"num_attention_heads": [8, 4, 8]}}},
         ),
     ],
-    ids=["ffn", "ffn table", "ffn fixed", "shared", "heads", "groups", "heads table"],
+    ids=["ffn", "ffn table", "ffn fixed", "shared", "heads", "groups", "groups alone",
+         "heads fixed", "heads table"],
 )  # fmt: skip
 def test_a_layer_that_cannot_be_split_is_named_and_the_offer_mends_it(
     scaling: dict[str, Any], model: dict[str, Any], message: str, mend: dict[str, Any]

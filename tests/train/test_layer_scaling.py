@@ -138,13 +138,31 @@ def test_a_run_without_a_reshape_is_refused_before_it_starts(buckets: Path, tmp_
 
     rows = (stage(4, 1), stage(8, 1, transition={"operator": "stack"}))
     plain = config_of(buckets, tmp_path, *rows, model=MODEL)
-    with pytest.raises(ConfigError, match=r"layer_scaling gives the new depth another profile"):
+    with pytest.raises(ConfigError, match=r"To reshape layers, set an operator in width"):
         make_plan(plain, 1)
     grows_only = {"operator": "stack", "width": {"operator": "random"}}
     rows = (stage(4, 1), stage(8, 1, transition=grows_only))
     narrow = config_of(buckets, tmp_path, *rows, model=MODEL)
     with pytest.raises(ConfigError, match=r"set width\.shrink to first"):
         make_plan(narrow, 1)
+    double = {"operator": "stack", "width": {"operator": "double"}}
+    rows = (stage(4, 1), stage(8, 1, transition=double))
+    with pytest.raises(ConfigError, match=r"hidden_size must go from 32 to 64, not 32$"):
+        make_plan(config_of(buckets, tmp_path, *rows, model=MODEL), 1)
+    rows = (stage(4, 1), stage(8, 1, transition={"operator": "learned"}))
+    with pytest.raises(ConfigError, match=r"LiGO: layers of the old model must be of one shape"):
+        make_plan(config_of(buckets, tmp_path, *rows, model=MODEL), 1)
+    rows = (stage(4, 1), stage(6, 1, transition={"operator": "lesa"}))
+    with pytest.raises(ConfigError, match=r"lesa predicts a matrix from those of the neighbours"):
+        make_plan(config_of(buckets, tmp_path, *rows, model=MODEL), 1)
+
+
+def test_a_stage_that_freezes_what_was_just_reshaped_is_warned_of(
+    buckets: Path, tmp_path: Path
+) -> None:
+    grown = stage(8, 2, transition={"operator": "stack", **RESHAPE}, trainable="new")
+    plan = make_plan(config_of(buckets, tmp_path, stage(4, 1), grown, model=MODEL), 1)
+    assert any("freezes layers that its growth gives new heads" in each for each in plan.warnings)
 
 
 def test_tables_that_fit_grow_without_a_reshape(

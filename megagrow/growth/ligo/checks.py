@@ -45,12 +45,11 @@ def check_ligo(old: ModelShape, new: ModelShape) -> None:
 def _check_alike(which: str, shape: ModelShape) -> None:
     if not shape.layers:
         raise ConfigError(f"LiGO: the {which} model has no layers; at least 1")
-    for index, layer in enumerate(shape.layers):
-        if layer != shape.layers[0]:
-            raise ConfigError(
-                f"LiGO: layers of the {which} model must be alike, for they are added up: layer "
-                f"{index} is {layer}; make it {shape.layers[0]}, as layer 0 is"
-            )
+    if not shape.is_isotropic:
+        raise ConfigError(
+            f"LiGO: layers of the {which} model must be of one shape, for they are added up, and "
+            "with layer_scaling they are not; choose another operator"
+        )
 
 
 def _check_grows(what: str, before: int, after: int) -> None:

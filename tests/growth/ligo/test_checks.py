@@ -36,7 +36,7 @@ def test_deeper_and_wider_shapes_are_accepted(pair: Pair) -> None:
         (llama(layer=(4, 4, 4, 6)), "at least 8 heads"),
         (llama(layer=(5, 2, 4, 6)), "nearest: 4 heads"),
         (llama(layer=(5, 4, 4, 6)), "nearest: 8 heads"),
-        (model_shape(8, LAYER, (4, 2, 4, 7)), "layer 1 is"),
+        (model_shape(8, LAYER, (4, 2, 4, 7)), "layers of the new model must be of one shape"),
         (model_shape(8, *[LAYER] * 4, style="gpt2"), "style must stay 'llama', not 'gpt2'"),
         (model_shape(8, *[LAYER] * 4, tied=True), "tie_embeddings must stay False, not True"),
         (model_shape(8, *[LAYER] * 4, qk_norm=True), "qk_norm must stay False, not True"),
