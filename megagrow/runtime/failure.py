@@ -9,6 +9,7 @@ Imports torch only where there are processes to speak of.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,6 +34,10 @@ EXIT_CRASH = 1
 
 EXIT_INTERRUPT = 130
 """Exit code after a second Ctrl-C, as shells have it."""
+
+_HEARD = "megagrow/heard"
+_HEARING_S = 3.0
+"""Seconds that rank 0 waits at most, as it ends, for others to ask who failed first."""
 
 _GRACE_S = 2.0
 
@@ -167,9 +172,21 @@ def _first_to_fail(store: Any, rank: int) -> int:
     if store is None:
         return rank
     try:
+        store.add(_HEARD, 1)
         return int(store.compare_set("megagrow/failed", "", str(rank)))
     except (RuntimeError, ValueError):  # the store is gone, with the process that kept it
         return rank
+
+
+def let_others_hear(store: Any, ranks: int) -> None:
+    """Keeps the store that lives in this process until all ranks have asked it who failed first.
+
+    Or for `_HEARING_S`: some may have been killed.
+    """
+    end = time.monotonic() + _HEARING_S
+    with contextlib.suppress(RuntimeError):
+        while store.add(_HEARD, 0) < ranks and time.monotonic() < end:
+            time.sleep(0.05)
 
 
 def _is_mine_to_say(store: Any, rank: int, message: str) -> bool:

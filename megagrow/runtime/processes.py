@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from megagrow.errors import LayoutError
-from megagrow.runtime import compat, cpu, device
+from megagrow.runtime import compat, cpu, device, failure
 
 T = TypeVar("T")
 
@@ -166,6 +166,9 @@ def stop(*, failed: bool = False) -> None:
     compat.stop_checkpoint_helpers()
     if not dist.is_initialized():
         return
+    ranks = world_size()
+    # Without torchrun it lives in this process, and the others ask it who failed first.
+    store = dist.distributed_c10d._get_default_store() if failed and is_main() else None
     if failed and device.is_cuda():
         # destroy_process_group lets NCCL finish first (torch's ProcessGroupNCCL::shutdown), which
         # it cannot when a peer is gone or does something else.
@@ -176,6 +179,8 @@ def stop(*, failed: bool = False) -> None:
 
         groups.tear_down()
         dist.destroy_process_group()
+    if store is not None and ranks > 1:
+        failure.let_others_hear(store, ranks)
 
 
 def rank() -> int:
