@@ -36,7 +36,7 @@ EXIT_INTERRUPT = 130
 """Exit code after a second Ctrl-C, as shells have it."""
 
 _HEARD = "megagrow/heard"
-_HEARING_S = 3.0
+_HEARING_S = 10.0
 """Seconds that rank 0 waits at most, as it ends, for others to ask who failed first."""
 
 _GRACE_S = 2.0

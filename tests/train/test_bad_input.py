@@ -309,7 +309,7 @@ def test_a_rank_that_fails_alone_is_named_and_not_buried(tmp_path: Path, data: P
     assert sorted(codes) == [1, 2], job.output
     failed = codes.index(2)
     where = " on rank 1" if failed else ""
-    assert job.output.count("error") == 1
+    assert job.output.count("error") == 1, job.output
     assert f"error{where}: bucket 'hard'" in job.output
     assert "token id 65535" in job.output
     assert "Traceback" not in job.output
