@@ -108,16 +108,16 @@ def pretrain(config: RunConfig, resume: str) -> int:
 
     gc.freeze()  # what was imported is no garbage: each growth would look through all of it
     processes.start()
-    failed = False
+    failed = own_error = False
     try:
         code = train(config, resume=resume)
         stop.ignore_signals()
         return code
     except BaseException as error:
-        failed = True
+        failed, own_error = True, failure.is_own(error)
         return failure.report(error)  # while the processes can still talk
     finally:
-        processes.stop(failed=failed)
+        processes.stop(failed=failed, own_error=own_error)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from megagrow.config.schema import LayerScalingConfig, ModelConfig
+from megagrow.config.sections import without_defaults
 from megagrow.plan.layer_scaling_solver import Budget, cost, solve
 
 BASELINE = "baseline"
@@ -100,16 +101,6 @@ def models(size: Size, *, equal_flops: bool) -> dict[str, ModelConfig]:
     return found
 
 
-def plain(model: ModelConfig) -> dict[str, Any]:
-    """A model as a YAML section."""
-    from dataclasses import asdict
-
-    section = {key: value for key, value in asdict(model).items() if value is not None}
-    section["init"] = {"scheme": "gstack"}
-    if model.layer_scaling is not None:
-        section["layer_scaling"] = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(model.layer_scaling).items()
-            if value is not None
-        }
-    return section
+def section(model: ModelConfig) -> dict[str, Any]:
+    """A model as the section of a run's file, with the first values of the quickstart."""
+    return {**without_defaults(model), "init": {"scheme": "gstack"}}

@@ -201,3 +201,18 @@ def _work(pipe: Connection, module: str, function: str, argument: Any) -> None:
     except BaseException:
         pipe.send(traceback.format_exc())
         raise
+
+
+@contextmanager
+def teams(starts: Mapping[str, Callable[[], Team]]) -> Iterator[dict[str, Team]]:
+    """Starts teams, which are ready together, and ends them, by name."""
+    begun: dict[str, Team] = {}
+    try:
+        for name, start in starts.items():
+            begun[name] = start()
+        for team in begun.values():
+            team.wait_ready()
+        yield begun
+    finally:
+        for team in begun.values():
+            team.close()

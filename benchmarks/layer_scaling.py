@@ -22,17 +22,17 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 from _harness import Ratio, finish, print_ratios, print_table, ratio
-from _layer_scaling_models import BASELINE, Size, models, plain
+from _layer_scaling_models import BASELINE, Size, models, section
 from _random_buckets import BUCKETS, write_buckets
-from _turns import WARM_UP, Team
+from _turns import WARM_UP, Team, teams
 
 from megagrow.config import RunConfig, load
 from megagrow.model.shape import model_shape
@@ -117,7 +117,7 @@ def _write_runs(folder: Path, size: Size, kind: str, rounds: int, pipeline: int)
         document = {
             "output": str(own / "run"),
             "precision": "bf16" if kind == "cuda" else "fp32",
-            "model": plain(model),
+            "model": section(model),
             "data": {
                 "path": str(folder),
                 "buckets": {bucket: bucket for bucket in BUCKETS},
@@ -144,27 +144,15 @@ def _write_runs(folder: Path, size: Size, kind: str, rounds: int, pipeline: int)
 def _measure(runs: Mapping[str, Path], rounds: int, processes: int) -> dict[str, list[float]]:
     """Seconds of a step of each model, in every round."""
     steps: dict[str, list[float]] = {name: [] for name in runs}
-    with _teams(runs, processes) as teams:
+    starts = {
+        name: partial(Team, "_contenders", "ours", str(path), size=processes, threads=1)
+        for name, path in runs.items()
+    }
+    with teams(starts) as contenders:
         for number in range(rounds):
-            for name in list(teams)[:: 1 if number % 2 == 0 else -1]:
-                steps[name].append(teams[name].turn(1)[0].seconds[0])
+            for name in list(contenders)[:: 1 if number % 2 == 0 else -1]:
+                steps[name].append(contenders[name].turn(1)[0].seconds[0])
     return steps
-
-
-@contextmanager
-def _teams(runs: Mapping[str, Path], processes: int) -> Iterator[dict[str, Team]]:
-    teams: dict[str, Team] = {}
-    try:
-        for name, path in runs.items():
-            teams[name] = Team(
-                "_contenders", "ours", str(path), size=processes, threads=1, environ={}
-            )
-        for team in teams.values():
-            team.wait_ready()
-        yield teams
-    finally:
-        for team in teams.values():
-            team.close()
 
 
 def _speeds(

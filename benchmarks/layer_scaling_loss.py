@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 from _harness import ROOT, finish, print_table
-from _layer_scaling_models import BASELINE, Size, models, plain
+from _layer_scaling_models import BASELINE, Size, models, section
 
 from megagrow.config import load
 from megagrow.plan.schedule import RunPlan, make_plan
@@ -53,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, model in models(size, equal_flops=False).items():
         for seed in options.seeds:
             folder = options.output / f"{name}_{seed}"
-            section = plain(model)
-            file = _write(folder, options.data, sorted(manifest["buckets"]), section, size, seed, 1)
+            written = section(model)
+            file = _write(folder, options.data, sorted(manifest["buckets"]), written, size, seed, 1)
             per_step = make_plan(load(file), 1).flops
             steps = max(1, round(options.tflops * 1e12 / per_step))
             file = _write(
-                folder, options.data, sorted(manifest["buckets"]), section, size, seed, steps
+                folder, options.data, sorted(manifest["buckets"]), written, size, seed, steps
             )
             plans[name, seed] = make_plan(load(file), 1)
             files.append(file)

@@ -23,16 +23,16 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from _harness import Ratio, finish, print_ratios, print_table, ratio
 from _random_buckets import BUCKETS, write_buckets
-from _turns import WARM_UP, Team, Turn
+from _turns import WARM_UP, Team, Turn, teams
 
 SPEED_TARGETS = {"bare": 0.97, "plain": 0.9}
 """Least tokens/s of ours over theirs."""
@@ -195,14 +195,14 @@ def _measure(layout: Layout, size: Size, work: Work) -> dict[str, Figures]:
     figures = {name: Figures() for name in layout.contenders}
     with tempfile.TemporaryDirectory(prefix="megagrow-bench-") as folder:
         run = _write_run(Path(folder), layout, size, work)
-        with _teams(layout, run, work.threads) as teams:
+        with teams(_starts(layout, run, work.threads)) as contenders:
             for number in range(work.rounds):
-                order = list(teams) if number % 2 == 0 else list(reversed(teams))
+                order = list(contenders)[:: 1 if number % 2 == 0 else -1]
                 for name in order:
-                    _note(figures[name], teams[name].turn(size.turn))
+                    _note(figures[name], contenders[name].turn(size.turn))
         if not _has_cuda():
-            with _teams(layout, run, work.threads, EXACT_MALLOC) as teams:
-                for name, team in teams.items():
+            with teams(_starts(layout, run, work.threads, EXACT_MALLOC)) as contenders:
+                for name, team in contenders.items():
                     figures[name].peaks = [turn.peak_bytes for turn in team.turn(MEMORY_STEPS)]
     return figures
 
@@ -214,27 +214,21 @@ def _note(figures: Figures, turns: Sequence[Turn]) -> None:
     figures.peaks = [turn.peak_bytes for turn in turns]
 
 
-@contextmanager
-def _teams(
+def _starts(
     layout: Layout, run: Path, threads: int, environ: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[dict[str, Team]]:
-    teams: dict[str, Team] = {}
-    try:
-        for name in layout.contenders:
-            teams[name] = Team(
-                "_contenders",
-                name,
-                str(run),
-                size=layout.processes,
-                threads=threads,
-                environ=environ,
-            )
-        for team in teams.values():
-            team.wait_ready()
-        yield teams
-    finally:
-        for team in teams.values():
-            team.close()
+) -> dict[str, Callable[[], Team]]:
+    return {
+        name: partial(
+            Team,
+            "_contenders",
+            name,
+            str(run),
+            size=layout.processes,
+            threads=threads,
+            environ=environ,
+        )
+        for name in layout.contenders
+    }
 
 
 def _write_run(folder: Path, layout: Layout, size: Size, work: Work) -> Path:

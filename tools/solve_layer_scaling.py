@@ -30,13 +30,14 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from rich.console import Console
 
 from megagrow.config import ParallelConfig, RunConfig, StageConfig, load
 from megagrow.config.quantity import parse_tokens
+from megagrow.config.sections import to_yaml, without_defaults
+from megagrow.config.stages import find_stage
 from megagrow.errors import ConfigError, LayoutError, MegagrowError
 from megagrow.plan.layer_scaling_solver import (
     TOLERANCE,
@@ -45,7 +46,6 @@ from megagrow.plan.layer_scaling_solver import (
     advice,
     cost,
     solve,
-    to_yaml,
 )
 from megagrow.plan.layer_table import layer_tables
 from megagrow.plan.render import WIDTH
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--flops without a number takes that of --like; give either")
     try:
         config = load(options.config, options.overrides)
-        stage = _stage(config, options.stage)
+        stage = find_stage(config, options.stage)
         budget = _budget(options)
         solution = solve(
             stage.model,
@@ -118,17 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _stage(config: RunConfig, name: str | None) -> StageConfig:
-    if name is None:
-        return config.stages[-1]
-    names = [stage.name for stage in config.stages]
-    if name in names:
-        return config.stages[names.index(name)]
-    close = get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"stages: {', '.join(names)}"
-    raise ConfigError(f"no stage {name!r}; {hint}")
-
-
 def _budget(options: argparse.Namespace) -> Budget:
     if options.like is None:
         weights, of_like = _count("--parameters", options.parameters), None
@@ -136,7 +125,7 @@ def _budget(options: argparse.Namespace) -> Budget:
         file, colon, name = options.like.rpartition(":")
         if not colon or Path(options.like).exists():
             file, name = options.like, None
-        other = _stage(load(file), name)
+        other = find_stage(load(file), name)
         weights, of_like = cost(other.model, other.layers, options.embeddings)
     flops = None
     if options.flops is not None:
@@ -155,7 +144,7 @@ def _count(option: str, text: str) -> int:
 def _show(config: RunConfig, stage: StageConfig, budget: Budget, solution: Solution) -> None:
     scaling = solution.model.layer_scaling
     assert scaling is not None
-    print(to_yaml(scaling))
+    print(to_yaml({"layer_scaling": without_defaults(scaling)}))
     what = "" if budget.embeddings else ", without embeddings and output layer"
     print(
         f"parameters: {solution.parameters:,}, {solution.parameter_error:+.2%} of the budget "

@@ -21,11 +21,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
-from megagrow.config import RunConfig, StageConfig, load
-from megagrow.errors import ConfigError, MegagrowError
+from megagrow.config import load
+from megagrow.config.stages import find_stage
+from megagrow.errors import MegagrowError
 from megagrow.runtime import environment
 from megagrow.runtime.files import write_atomically
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--rounds must be at least 1")
     try:
         config = load(options.config, options.overrides)
-        stage = _stage(config, options.stage)
+        stage = find_stage(config, options.stage)
         environment.prepare(os.environ, tensor_parallel=False, deterministic=config.deterministic)
         from megagrow.runtime import device, logging, megatron_core  # import torch: after that
 
@@ -81,17 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(f"{options.output}: times on {times.device}")
     return 0
-
-
-def _stage(config: RunConfig, name: str | None) -> StageConfig:
-    if name is None:
-        return config.stages[-1]
-    names = [stage.name for stage in config.stages]
-    if name in names:
-        return config.stages[names.index(name)]
-    close = get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"stages: {', '.join(names)}"
-    raise ConfigError(f"no stage {name!r}; {hint}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from megagrow.config.schema import LayerScalingConfig, LayerTable, ModelConfig
 from megagrow.config.source import KeyPath, Source
-from megagrow.units import nearest_divisor
+from megagrow.units import nearest_divisor, nearest_multiple
 
 _PROFILES = ("ffn_multipliers", "qkv_multipliers")
 _OF_PROFILES = (
@@ -15,6 +15,9 @@ _OF_PROFILES = (
     "queries_per_group",
 )  # fmt: skip
 """Keys that a table leaves nothing to do for."""
+
+FRAMED = frozenset({"framed", "reverse", "crown"})
+"""Variants whose first and last layers are wide unless `framed` says otherwise."""
 
 LARGEST = 64.0
 """A multiplier above this is a slip of the pen."""
@@ -63,6 +66,11 @@ def _faults(
                 yield (*here, key), fault
     yield from _size_faults(model, scaling)
     yield from _frame_faults(scaling)
+
+
+def is_framed(scaling: LayerScalingConfig) -> bool:
+    """Whether the first and the last layer are wide whatever the profile says of them."""
+    return scaling.variant in FRAMED if scaling.framed is None else scaling.framed
 
 
 def points_fault(variant: str, points: Sequence[float]) -> str | None:
@@ -123,7 +131,7 @@ def _size_faults(model: ModelConfig, scaling: LayerScalingConfig) -> Iterator[tu
         yield (
             (*here, "head_multiple"),
             f"heads in multiples of {multiple} cannot always be shared out over key/value heads; "
-            f"nearest: {-(-multiple // unit) * unit}",
+            f"nearest: {nearest_multiple(unit, multiple)}",
         )
     if multiple is not None and scaling.qkv_multipliers is None:
         yield (*here, "head_multiple"), "is of qkv_multipliers; set these, or remove it"
@@ -138,7 +146,7 @@ def _frame_faults(scaling: LayerScalingConfig) -> Iterator[tuple[KeyPath, str]]:
     frame, key = scaling.frame_multipliers, ("layer_scaling", "frame_multipliers")
     if frame is None:
         return
-    if scaling.framed is False or (scaling.variant == "vanilla" and not scaling.framed):
+    if not is_framed(scaling):
         yield key, "there is no frame; set framed to true, or remove it"
     if len(frame) != 2 or not all(0 < value <= LARGEST for value in frame):
         yield key, "takes two multipliers, of FFN width and of heads, such as [4.0, 1.0]"
@@ -168,7 +176,7 @@ def _table_faults(
             yield (
                 here,
                 f"layer {layer}: {of_queries} heads cannot share {of_keys} key/value heads; "
-                f"nearest: {-(-of_queries // of_keys) * of_keys} heads",
+                f"nearest: {nearest_multiple(of_keys, of_queries)} heads",
             )
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from megagrow.checkpoint.store import CheckpointStore
 from megagrow.config.schema import ModelConfig
+from megagrow.config.sections import to_yaml, without_defaults
 from megagrow.conversion.exporting import Progress, cut_shape
 from megagrow.conversion.families import is_needless, layout_of, read_config
 from megagrow.conversion.layout import Converted, TensorSource, check
@@ -174,35 +173,15 @@ def as_stored(shape: ModelShape, reader: SafetensorsReader) -> ModelShape:
 
 def model_section(model: ModelConfig) -> dict[str, Any]:
     """The keys of a model that are not the defaults; `init`, which is of no use, is left out."""
-    section: dict[str, Any] = _given(model)
+    section: dict[str, Any] = without_defaults(model)
     del section["init"]
     return section
-
-
-def _given(value: Any) -> Any:
-    """A dataclass as a mapping without defaults, lists for tuples; anything else as it is."""
-    if isinstance(value, tuple):
-        return list(value)
-    if not dataclasses.is_dataclass(value):
-        return value
-    pairs = [(getattr(value, entry.name), entry) for entry in dataclasses.fields(value)]
-    return {entry.name: _given(each) for each, entry in pairs if each != entry.default}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes a list of sizes in one line."""
-
-
-_Dumper.add_representer(
-    list,
-    lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True),
-)
 
 
 def model_yaml(source: Path, model: ModelConfig, layers: int, token_ids: Mapping[str, Any]) -> str:
     """The content of `model.yaml`: the section of a run's file that fits the weights."""
     named = ", ".join(f"{key} {value}" for key, value in token_ids.items() if value is not None)
-    section = yaml.dump({"model": model_section(model)}, Dumper=_Dumper, sort_keys=False)
+    section = to_yaml({"model": model_section(model)})
     return (
         f"# {source.resolve().name}: {layers} layers, which is `layers` of the first stage.\n"
         f"# Special tokens: {named or 'none named'}. Bucket the data with its own tokenizer.\n"

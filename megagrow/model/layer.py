@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from megagrow.config.schema import ModelConfig
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerShape:
@@ -20,3 +22,8 @@ class LayerShape:
 
     ffn_hidden_size: int
     """Inner width of the MLP."""
+
+
+def head_dimension(model: ModelConfig) -> int:
+    """Dimension of one head, the same in all layers."""
+    return model.kv_channels or model.hidden_size // model.num_attention_heads

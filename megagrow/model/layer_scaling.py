@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from megagrow.config.layer_scaling import is_framed
 from megagrow.config.schema import LayerScalingConfig, ModelConfig
-from megagrow.model.layer import LayerShape
-
-FRAMED = frozenset({"framed", "reverse", "crown"})
-"""Variants whose first and last layers are wide unless `framed` says otherwise."""
+from megagrow.model.layer import LayerShape, head_dimension
 
 
 def scaled_layers(
@@ -30,12 +28,11 @@ def scaled_layers(
     heads = _heads(model, scaling, num_layers)
     widths = _ffn_widths(model, scaling, num_layers, ffn_hidden_size)
     groups = _groups(model, scaling, heads)
-    head_dimension = model.kv_channels or model.hidden_size // model.num_attention_heads
     return tuple(
         LayerShape(
             num_attention_heads=of_queries,
             num_query_groups=of_keys,
-            kv_channels=head_dimension,
+            kv_channels=head_dimension(model),
             ffn_hidden_size=width,
         )
         for of_queries, of_keys, width in zip(heads, groups, widths, strict=True)
@@ -99,11 +96,6 @@ def head_multiple(model: ModelConfig, scaling: LayerScalingConfig) -> int:
     return scaling.queries_per_group or model.num_query_groups or 1
 
 
-def is_framed(scaling: LayerScalingConfig) -> bool:
-    """Whether the first and the last layer are wide whatever the profile says of them."""
-    return scaling.variant in FRAMED if scaling.framed is None else scaling.framed
-
-
 def _profile(
     scaling: LayerScalingConfig, points: Sequence[float], num_layers: int, which: int
 ) -> tuple[float, ...]:
@@ -120,7 +112,7 @@ def _heads(model: ModelConfig, scaling: LayerScalingConfig, num_layers: int) -> 
         return scaling.table.num_attention_heads
     if scaling.qkv_multipliers is None:
         return (model.num_attention_heads,) * num_layers
-    head = model.kv_channels or model.hidden_size // model.num_attention_heads
+    head = head_dimension(model)
     divisor = head_multiple(model, scaling) * head
     return tuple(
         make_divisible(multiplier * model.hidden_size, divisor, scaling.rounding) // head

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megagrow.config.schema import ModelConfig
-from megagrow.model.layer import LayerShape
+from megagrow.model.layer import LayerShape, head_dimension
 from megagrow.model.layer_scaling import scaled_layers
 
 FFN_MULTIPLE = 64
@@ -66,7 +66,7 @@ def model_shape(model: ModelConfig, num_layers: int) -> ModelShape:
         layer = LayerShape(
             num_attention_heads=heads,
             num_query_groups=model.num_query_groups or heads,
-            kv_channels=model.kv_channels or model.hidden_size // heads,
+            kv_channels=head_dimension(model),
             ffn_hidden_size=width,
         )
         layers = (layer,) * num_layers

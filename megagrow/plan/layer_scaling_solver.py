@@ -177,21 +177,6 @@ def advice(model: ModelConfig, num_layers: int, budget: Budget, solution: Soluti
     )
 
 
-def to_yaml(scaling: LayerScalingConfig) -> str:
-    """The section `layer_scaling` with the keys that differ from their defaults."""
-    lines = ["layer_scaling:"]
-    for name, entry in LayerScalingConfig.__dataclass_fields__.items():
-        value = getattr(scaling, name)
-        if value == entry.default:
-            continue
-        if isinstance(value, tuple):
-            text = f"[{', '.join(f'{point:g}' for point in value)}]"
-        else:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-        lines.append(f"  {name}: {text}")
-    return "\n".join(lines) + "\n"
-
-
 def _scaling(model: ModelConfig) -> LayerScalingConfig:
     if model.layer_scaling is None:
         raise ConfigError("the model has no layer_scaling; give it one, with multipliers to start")

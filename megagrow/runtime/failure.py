@@ -108,6 +108,11 @@ def is_lost_peer(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
 
 
+def is_own(error: BaseException) -> bool:
+    """Whether a process ends for a reason of its own: no interrupt, and no lost peer."""
+    return isinstance(error, Exception) and not is_lost_peer(error)
+
+
 def report_early(error: MegagrowError) -> int:
     """Says on stderr why this process ends before it has joined the others; its exit code."""
     rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)

@@ -154,21 +154,23 @@ def _choose_gpu(local_rank: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def stop(*, failed: bool = False) -> None:
+def stop(*, failed: bool = False, own_error: bool = False) -> None:
     """Leave the process group and end the helper processes that checkpoint saving started.
 
     Safe to call twice.
 
     Args:
         failed: this process ends by an error, maybe alone: wait for no peer and give up what is
-            being communicated.
+            being communicated. Not the error itself, whose frames would keep connections open.
+        own_error: that error is its own, and others will ask who failed first.
     """
     compat.stop_checkpoint_helpers()
     if not dist.is_initialized():
         return
-    ranks = world_size()
-    # Without torchrun it lives in this process, and the others ask it who failed first.
-    store = dist.distributed_c10d._get_default_store() if failed and is_main() else None
+    ranks, store = world_size(), None
+    if is_main() and own_error:
+        # Without torchrun it lives in this process, and the others ask it who failed first.
+        store = dist.distributed_c10d._get_default_store()
     if failed and device.is_cuda():
         # destroy_process_group lets NCCL finish first (torch's ProcessGroupNCCL::shutdown), which
         # it cannot when a peer is gone or does something else.

@@ -88,12 +88,12 @@ FAULTS = [
     (
         "variant: vanilla, qkv_multipliers: [1, 2], head_multiple: 3", "",
         "layer_scaling.head_multiple",
-        "heads in multiples of 3 cannot always be shared out over key/value heads; nearest: 4",
+        "heads in multiples of 3 cannot always be shared out over key/value heads; nearest: 2",
     ),
     (
         "variant: vanilla, qkv_multipliers: [1, 2], head_multiple: 4, queries_per_group: 3",
         "num_query_groups: null", "layer_scaling.head_multiple",
-        "heads in multiples of 4 cannot always be shared out over key/value heads; nearest: 6",
+        "heads in multiples of 4 cannot always be shared out over key/value heads; nearest: 3",
     ),
     (
         f"{LINE}, head_multiple: 2", "", "layer_scaling.head_multiple",
@@ -151,11 +151,11 @@ FAULTS = [
     ),
     (
         "variant: table, table: {num_attention_heads: [4, 7]}", "", "layer_scaling.table",
-        "layer 1: 7 heads cannot share 2 key/value heads; nearest: 8 heads",
+        "layer 1: 7 heads cannot share 2 key/value heads; nearest: 6 heads",
     ),
     (
         "variant: table, table: {num_query_groups: [3, 4]}", "", "layer_scaling.table",
-        "layer 0: 4 heads cannot share 3 key/value heads; nearest: 6 heads",
+        "layer 0: 4 heads cannot share 3 key/value heads; nearest: 3 heads",
     ),
 ]  # fmt: skip
 

@@ -148,13 +148,23 @@ def test_training_is_the_same_in_every_layout(
     one_process: dict[str, list[tuple[float, float]]],
     request: pytest.FixtureRequest,
 ) -> None:
+    check_layout(name, Job(style=style), one_process, request)
+
+
+def check_layout(
+    name: str,
+    job: Job,
+    one_process: dict[str, list[tuple[float, float]]],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Losses and norms of a job in a layout are those of one process, kept by style."""
     size, parallel, layout = LAYOUTS[name]
     world: World = request.getfixturevalue(f"world{size}")
-    if style not in one_process:
-        one_process[style] = train(Job(style=style))
-    expected = one_process[style]
+    if job.style not in one_process:
+        one_process[job.style] = train(job)
+    expected = one_process[job.style]
     assert expected[2][0] < expected[0][0]
-    ranks = world.run(train, Job(style=style, parallel=parallel, layout=layout))
+    ranks = world.run(train, replace(job, parallel=parallel, layout=layout))
     for step, (loss, norm) in enumerate(expected):
         losses = [rank[step][0] for rank in ranks if rank[step][0] != 0.0]
         assert losses == pytest.approx([loss] * len(losses), rel=1e-5), step

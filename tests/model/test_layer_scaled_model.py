@@ -10,9 +10,13 @@ from megagrow.config.schema import InitConfig, LayerScalingConfig, LayerTable
 from megagrow.errors import LayoutError
 from megagrow.model.transformer_config import transformer_config
 from megagrow.runtime import groups
-from tests.distributed import World
 from tests.model.job import Job, train
-from tests.model.test_build import LAYOUTS, check_against_reference, loss_and_gradients
+from tests.model.test_build import (
+    LAYOUTS,
+    check_against_reference,
+    check_layout,
+    loss_and_gradients,
+)
 
 CROWN = LayerScalingConfig(
     variant="crown",
@@ -77,18 +81,7 @@ def test_training_is_the_same_in_every_layout(
     one_process: dict[str, list[tuple[float, float]]],
     request: pytest.FixtureRequest,
 ) -> None:
-    size, parallel, layout = LAYOUTS[name]
-    world: World = request.getfixturevalue(f"world{size}")
-    if style not in one_process:
-        one_process[style] = train(scaled(Job(style=style)))
-    expected = one_process[style]
-    assert expected[2][0] < expected[0][0]
-    ranks = world.run(train, scaled(Job(style=style, parallel=parallel, layout=layout)))
-    for step, (loss, norm) in enumerate(expected):
-        losses = [rank[step][0] for rank in ranks if rank[step][0] != 0.0]
-        assert losses == pytest.approx([loss] * len(losses), rel=1e-5), step
-        assert len(losses) == size // parallel.pipeline
-        assert [rank[step][1] for rank in ranks] == pytest.approx([norm] * size, rel=1e-4), step
+    check_layout(name, scaled(Job(style=style)), one_process, request)
 
 
 @pytest.mark.parametrize("style", ["llama", "gpt2"])

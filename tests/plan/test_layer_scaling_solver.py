@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +19,6 @@ from megagrow.plan.layer_scaling_solver import (
     advice,
     cost,
     solve,
-    to_yaml,
 )
 
 # Published variants of arXiv 2509.06518: depth, scaling, and what is free, from another start.
@@ -319,23 +317,6 @@ def test_a_model_without_scaling_is_refused() -> None:
     plain = replace(model(**FRAMED), layer_scaling=None)
     with pytest.raises(ConfigError, match="the model has no layer_scaling; give it one"):
         solve(plain, 6, Budget(parameters=1), ["ffn.last"])
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        FRAMED,
-        {**FRAMED, "framed": False, "rounding": "openelm", "ffn_multiple": 64, "head_multiple": 6},
-        {**FRAMED, "frame_multipliers": (4.25, 1.0)},
-        {"variant": "crown", "ffn_multipliers": (0.5, 3.1416, 0.5)},
-    ],
-)
-def test_the_section_to_paste_reads_back(keys: dict[str, Any]) -> None:
-    scaling = LayerScalingConfig(**keys)
-    read = yaml.safe_load(to_yaml(scaling))["layer_scaling"]
-    assert {
-        key: tuple(value) if isinstance(value, list) else value for key, value in read.items()
-    } == keys
 
 
 def test_where_no_multiple_helps_it_says_so() -> None:

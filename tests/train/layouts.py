@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import gc
 import json
@@ -176,3 +177,15 @@ def count_flops(config: RunConfig) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         parts.step(engine, batch)
     return counter.get_total_flops()
+
+
+def grow_and_save(config: RunConfig, checkpoint: Path, folder: Path) -> None:
+    """Takes the end of a configuration's first stage over its boundary, and saves what comes."""
+    from megagrow.checkpoint import sharded
+    from megagrow.train.transition import enter_stage
+    from tests.train import parts
+
+    run = parts.open_run(config)
+    engine, state = parts.restored(run, checkpoint)
+    engine, state = enter_stage(run, engine, dataclasses.replace(state, stage=0))
+    sharded.save(engine.trained(state.updates), folder)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from megagrow.checkpoint import sharded
 from megagrow.config import RunConfig
 from megagrow.conversion.exporting import find_checkpoint
 from megagrow.plan.schedule import make_plan
@@ -105,7 +104,7 @@ def test_growth_in_flight_is_growth_on_disk(
     base = layouts.train(world1, config_of(buckets, tmp_path / "base", stage(4, 1), model=MODEL))
     flight, disk = tmp_path / "flight", tmp_path / "disk"
     flight.mkdir()
-    world2.run(_grow, run, base.checkpoint(1), flight)
+    world2.run(layouts.grow_and_save, run, base.checkpoint(1), flight)
     arguments = ["--layers", "8", "--width", "random", "--shrink", "first"]
     assert main([str(base.folder), *arguments, "--seed", "5", "--output", str(disk)]) == 0
     one, other = layouts.tensors(world1, flight, find_checkpoint(disk))
@@ -201,13 +200,3 @@ def test_the_plan_counts_the_flops_there_are(world1: World, buckets: Path, tmp_p
     counted = world1.run(layouts.count_flops, run)[0]
     planned = make_plan(run, 1).stages[0]
     assert counted == planned.flops_per_token.total * 8 * LENGTH
-
-
-def _grow(run_config: RunConfig, checkpoint: Path, folder: Path) -> None:
-    from megagrow.train.transition import enter_stage
-    from tests.train import parts
-
-    run = parts.open_run(run_config)
-    engine, state = parts.restored(run, checkpoint)
-    engine, state = enter_stage(run, engine, replace(state, stage=0))
-    sharded.save(engine.trained(state.updates), folder)

@@ -3,15 +3,12 @@ through a checkpoint, and on disk."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from megagrow.checkpoint import sharded
-from megagrow.config import RunConfig
 from megagrow.conversion.exporting import find_checkpoint
 from megagrow.plan.schedule import make_plan
 from tests.distributed import World
@@ -135,7 +132,7 @@ def test_it_is_growth_on_disk(
     config = config_of(buckets, tmp_path / "run", first, grown)
     flight, disk = tmp_path / "flight", tmp_path / "disk"
     flight.mkdir()
-    world2.run(_grow_in_flight, config, base.checkpoint(1), flight)
+    world2.run(layouts.grow_and_save, config, base.checkpoint(1), flight)
     seed = ["--seed", str(config.seed)]
     assert main([str(base.folder), *arguments, *seed, "--output", str(disk)]) == 0
     one, other = layouts.tensors(world1, flight, find_checkpoint(disk))
@@ -189,16 +186,6 @@ def test_a_doubled_models_moments_are_those_of_its_gradients(
     assert losses[0][3] == pytest.approx(losses[1][3], rel=1e-5)
     # Later steps differ: a step of the same size changes twice as many weights.
     assert losses[0][5] != pytest.approx(losses[1][5], rel=1e-5)
-
-
-def _grow_in_flight(config: RunConfig, checkpoint: Path, folder: Path) -> None:
-    from megagrow.train.transition import enter_stage
-    from tests.train import parts
-
-    run = parts.open_run(config)
-    engine, state = parts.restored(run, checkpoint)
-    engine, _ = enter_stage(run, engine, replace(state, stage=0))
-    sharded.save(engine.trained(0), folder)
 
 
 def test_masks_rise_one_after_the_other_and_then_are_gone(

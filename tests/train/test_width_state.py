@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def test_moments_of_new_channels_are_copied_or_zero(
     base = layouts.train(world2, config_of(buckets, tmp_path / "base", first))
     grown = tmp_path / "grown"
     grown.mkdir()
-    world2.run(_grow, config, base.checkpoint(2), grown)
+    world2.run(layouts.grow_and_save, config, base.checkpoint(2), grown)
     before, after = layouts.tensors(world1, base.checkpoint(2), grown)
     old, new = (each.shape for each in make_plan(config, 2).stages)
     expect = copied if optimizer == "copy" else kept
@@ -90,16 +89,6 @@ def test_masks_multiply_the_outputs_of_their_axis(
     logits = Forward(model=model, shape=new, masks=masks).logits(tokens)
     expected = F.cross_entropy(logits[..., : new.vocab_size].flatten(0, 1), labels.flatten())
     assert found == pytest.approx(float(expected), rel=1e-5)
-
-
-def _grow(config: RunConfig, checkpoint: Path, folder: Path) -> None:
-    from megagrow.train.transition import enter_stage
-    from tests.train import parts
-
-    run = parts.open_run(config)
-    engine, state = parts.restored(run, checkpoint)
-    engine, state = enter_stage(run, engine, replace(state, stage=0))
-    sharded.save(engine.trained(state.updates), folder)
 
 
 def _masked_loss(
