@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from megagrow.runtime.files import copy_bytes
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -28,8 +30,8 @@ the end to the start."""
 _NAMES = {name: code for code, name in TORCH_NAMES.items()}
 _ORDER = {code: place for place, code in enumerate(reversed(TORCH_NAMES))}
 _BLOCK = 1 << 17
-"""Bytes of one write, each at a multiple of it: enough for a page cache with large pages, and few
-enough to stay in a core's cache. Larger ones were slower by far where free memory is in pieces."""
+"""Bytes of one write from memory, each up to a multiple of it: enough for a page cache with large
+pages. Larger ones were slower by far where free memory is in pieces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,52 +135,28 @@ def write_file(path: Path, tensors: Mapping[str, Content]) -> None:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with path.open("xb", buffering=0) as stream:
-        blocks = _Blocks(stream)
-        blocks.write(memoryview(len(text).to_bytes(8, "little") + text))
+        _write(stream, memoryview(len(text).to_bytes(8, "little") + text))
         for key in keys:
             content = tensors[key]
             if isinstance(content, StoredBytes):
-                blocks.copy(content)
+                _copy(stream, content)
             else:
-                blocks.write(_bytes(content))
-        blocks.flush()
+                _write(stream, _bytes(content))
 
 
-class _Blocks:
-    """A file that is written in blocks, from memory and from other files."""
+def _write(stream: io.FileIO, content: memoryview) -> None:
+    while content:
+        room = _BLOCK - stream.tell() % _BLOCK
+        content = content[stream.write(content[:room]) :]
 
-    def __init__(self, stream: io.FileIO) -> None:
-        self._stream = stream
-        self._block = memoryview(bytearray(_BLOCK))
-        self._filled = 0
 
-    def write(self, content: memoryview) -> None:
-        while content:
-            part = content[: _BLOCK - self._filled]
-            self._block[self._filled : self._filled + len(part)] = part
-            self._add(len(part))
-            content = content[len(part) :]
-
-    def copy(self, content: StoredBytes) -> None:
-        with content.file.open("rb", buffering=0) as source:
-            source.seek(content.start)
-            left = content.nbytes
-            while left:
-                count = source.readinto(self._block[self._filled : self._filled + left])
-                if not count:
-                    raise OSError(f"{content.file} was cut short while it was read")
-                self._add(count)
-                left -= count
-
-    def flush(self) -> None:
-        content, self._filled = self._block[: self._filled], 0
-        while content:
-            content = content[self._stream.write(content) :]
-
-    def _add(self, count: int) -> None:
-        self._filled += count
-        if self._filled == _BLOCK:
-            self.flush()
+def _copy(stream: io.FileIO, content: StoredBytes) -> None:
+    with content.file.open("rb", buffering=0) as source:
+        source.seek(content.start)
+        try:
+            copy_bytes(source.fileno(), stream.fileno(), content.nbytes)
+        except EOFError:
+            raise OSError(f"{content.file} was cut short while it was read") from None
 
 
 def _entry(content: Content) -> dict[str, Any]:

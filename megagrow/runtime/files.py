@@ -1,9 +1,16 @@
-"""Small files that are either old or new, also after a crash or a power cut. Imports no torch."""
+"""Files that are old or new, also after a crash or a power cut, and copies of parts of files.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+_UNABLE = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_BLOCK = 1 << 17
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -29,3 +36,40 @@ def publish(temporary: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def copy_bytes(source: int, target: int, count: int) -> None:
+    """Copies from where one file stands to where another does.
+
+    Inside the kernel where it can, which may share the blocks instead (Linux `copy_file_range`).
+
+    Args:
+        source: descriptor of the file to read.
+        target: of the file to write; what Python holds back of it is flushed.
+        count: bytes.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        EOFError: the source ended before.
+    """
+    copy = getattr(os, "copy_file_range", _copy_block)
+    while count:
+        try:
+            copied = copy(source, target, count)
+        except OSError as error:
+            if copy is _copy_block or error.errno not in _UNABLE:
+                raise
+            copied = 0
+        if copied == 0 and copy is _copy_block:
+            raise EOFError(f"the file ended {count} bytes early")
+        if copied == 0:  # such as two file systems; both files stand where the copying stopped
+            copy = _copy_block
+        count -= copied
+
+
+def _copy_block(source: int, target: int, count: int) -> int:
+    block = memoryview(os.read(source, min(count, _BLOCK)))
+    copied = len(block)
+    while block:
+        block = block[os.write(target, block) :]
+    return copied

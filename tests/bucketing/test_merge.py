@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import errno
 import os
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,19 +61,7 @@ def test_no_file_has_more_documents_than_megatron_can_number() -> None:
     assert [len(file.sources) for file in files] == [2, 1]
 
 
-@pytest.mark.parametrize("able", [True, False])
-def test_files_are_appended_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool
-) -> None:
-    if not able:
-        copy = os.copy_file_range
-
-        def a_little_then_refuse(source: int, target: int, count: int) -> int:
-            if os.lseek(source, 0, os.SEEK_CUR):
-                raise OSError(errno.EXDEV, "Invalid cross-device link")
-            return copy(source, target, 5)
-
-        monkeypatch.setattr(os, "copy_file_range", a_little_then_refuse)
+def test_files_are_appended_whole(tmp_path: Path) -> None:
     contents = [os.urandom(size) for size in (0, 7, 100_000)]
     with (tmp_path / "out").open("wb") as out:
         for number, content in enumerate(contents):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,10 @@ from megagrow.bucketing.pool import Advance, Report
 from megagrow.bucketing.writing import part, sidecar
 from megagrow.data.manifest import FileStats
 from megagrow.data.writer import write_index
-from megagrow.runtime.files import publish
+from megagrow.runtime.files import copy_bytes, publish
 
 MAX_DOCUMENTS = 2**31 - 1
 """Documents in a file; megatron-core numbers them with int32."""
-
-_UNABLE = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,22 +135,14 @@ def merge(file: BucketFile, report: Report) -> FileStats:
 
 
 def _append(path: Path, out: IO[bytes]) -> None:
-    """Appends a file, where possible inside the kernel or by sharing its blocks."""
     out.flush()
     with path.open("rb") as stream:
-        left = os.fstat(stream.fileno()).st_size
-        while left:
-            try:
-                copied = os.copy_file_range(stream.fileno(), out.fileno(), left)
-            except OSError as error:
-                if error.errno not in _UNABLE:
-                    raise
-                # Two file systems, or one that cannot; both files stand where the copying stopped.
-                shutil.copyfileobj(stream, out, 8 << 20)
-                return
-            if copied == 0:
-                raise OSError(errno.EIO, f"{path} ended early: remove its folder and run again")
-            left -= copied
+        try:
+            copy_bytes(stream.fileno(), out.fileno(), os.fstat(stream.fileno()).st_size)
+        except EOFError:
+            raise OSError(
+                errno.EIO, f"{path} ended early: remove its folder and run again"
+            ) from None
 
 
 def _records(file: BucketFile) -> Iterator[NDArray[Any]]:
