@@ -124,6 +124,10 @@ def _command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code that its help lists."""
     options = build_parser().parse_args(arguments)
+    from megagrow.runtime import logging, megatron_core  # import torch: not for --help
+
+    logging.ignore_noise()
+    megatron_core.load()
     line = LiveLine(quiet=options.quiet)
     line.begin()
     try:

@@ -31,7 +31,7 @@ from megagrow.conversion.safetensors_file import torch_dtype
 from megagrow.errors import MegagrowError
 from megagrow.growth import depth
 from megagrow.growth.lesa.settings import PRESETS, lesa_settings
-from megagrow.growth.on_disk import StoredModel, grow_model, open_model
+from megagrow.growth.on_disk import StoredModel, grow_model, is_folder, open_model
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.shape_checks import check_layers
 from megagrow.growth.tables import with_grown_table
@@ -147,6 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(
                 f"--{name.replace('_', '-')} has no effect with {options.operator}; leave it out"
             )
+    if not is_folder(options.source):
+        from megagrow.runtime import logging, megatron_core  # import torch: not for a mere copy
+
+        logging.ignore_noise()
+        megatron_core.load()
     line = LiveLine(quiet=options.quiet)
     line.begin()
     try:

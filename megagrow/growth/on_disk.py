@@ -86,7 +86,12 @@ def open_model(source: Path, *, verify: bool = True) -> StoredModel:
     Raises:
         CheckpointError: it is neither, or cannot be read.
     """
-    return _open_folder(source) if (source / "config.json").is_file() else _open(source, verify)
+    return _open_folder(source) if is_folder(source) else _open(source, verify)
+
+
+def is_folder(source: Path) -> bool:
+    """Whether it is a model's folder as Hugging Face has it, and no run or checkpoint."""
+    return (source / "config.json").is_file()
 
 
 def grow_model(

@@ -30,6 +30,7 @@ _NOISE = (
 _WARNINGS = (
     r"The \.grad attribute of a Tensor that is not a leaf Tensor is being accessed",
     "full scope is deprecated",
+    "torch.distributed is disabled, unavailable or uninitialized, assuming the intent is to",
 )
 
 #: Those that say something on a GPU only.
@@ -59,6 +60,11 @@ def configure(level: int | str = logging.INFO) -> None:
     root.setLevel(chosen if place.rank == 0 else max(chosen, logging.WARNING))
     for name in _THIRD_PARTIES:
         logging.getLogger(name).setLevel(max(chosen, logging.WARNING))
+    ignore_noise()
+
+
+def ignore_noise() -> None:
+    """Keeps back what third parties warn of that is true, known and harmless."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=_THIRD_PARTY_MODULES)
     for text in (*_NOISE, *_WARNINGS, *(() if device.is_cuda() else _GPU_WARNINGS)):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
