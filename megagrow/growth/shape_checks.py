@@ -41,6 +41,11 @@ def check_layers(
             "width.mask_tokens is one mask for all layers, and with layer_scaling each has other "
             "new channels; remove it"
         )
+    if deeper == shape:
+        raise ConfigError(
+            f"width.operator {width.operator} has nothing to do: every layer keeps its heads and "
+            "channels. Give the stage's model other sizes, or remove width"
+        )
     narrow = deeper if width.shrink is None else narrowed_shape(deeper, shape)
     try:
         check_width(width.operator, narrow, shape)

@@ -60,6 +60,7 @@ def _identity(config: Mapping[str, Any], stage: int) -> dict[str, Any]:
     horizons = _horizons(config)
     return {
         **{key: config[key] for key in RUN_KEYS},
+        "initialise_from": "a checkpoint" if config.get("initialise_from") else "nothing",
         "model": model,
         "data": {key: config["data"][key] for key in DATA_KEYS},
         "stages": [

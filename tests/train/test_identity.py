@@ -23,6 +23,15 @@ def plain(tmp_path: Path) -> dict[str, Any]:
     return to_dict(load(trial.configure(tmp_path, tmp_path)))
 
 
+def test_a_run_of_drawn_weights_does_not_go_on_as_one_of_given_ones(plain: dict[str, Any]) -> None:
+    given = _changed(plain, "initialise_from", "checkpoints/mine")
+    with pytest.raises(CheckpointError, match="initialise_from: nothing in the checkpoint, a ch"):
+        check_identity(plain, given, 0, "there")
+    check_identity(given, _changed(given, "initialise_from", "moved/mine"), 0, "there")
+    older = {key: value for key, value in plain.items() if key != "initialise_from"}
+    check_identity(older, plain, 0, "there")
+
+
 def _changed(plain: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     changed = copy.deepcopy(plain)
     place: Any = changed

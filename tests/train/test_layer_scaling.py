@@ -148,6 +148,11 @@ def test_a_run_without_a_reshape_is_refused_before_it_starts(buckets: Path, tmp_
     rows = (stage(4, 1), stage(8, 1, transition=double))
     with pytest.raises(ConfigError, match=r"hidden_size must go from 32 to 64, not 32$"):
         make_plan(config_of(buckets, tmp_path, *rows, model=MODEL), 1)
+    listed = {"layer_scaling": {"variant": "table", "table": {"ffn_hidden_size": [64] * 8}}}
+    idle = {"operator": "stack", "width": {"operator": "split"}}
+    rows = (stage(4, 1), stage(8, 1, model=listed, transition=idle))
+    with pytest.raises(ConfigError, match=r"width\.operator split has nothing to do"):
+        make_plan(config_of(buckets, tmp_path, *rows, model={"ffn_hidden_size": 64}), 1)
     rows = (stage(4, 1), stage(8, 1, transition={"operator": "learned"}))
     with pytest.raises(ConfigError, match=r"LiGO: layers of the old model must be of one shape"):
         make_plan(config_of(buckets, tmp_path, *rows, model=MODEL), 1)
