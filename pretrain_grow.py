@@ -17,7 +17,8 @@ from megagrow.runtime import failure
 
 EPILOG = """\
 exit codes: 0 complete; 2 an error you can mend; 75 stopped early (signal or wall time) with
-everything saved: start the same command again to go on; 1 anything else, such as a lost process.
+everything saved: start the same command again to go on; 130 interrupted for the second time; 1
+anything else, such as a lost process.
 Under torchrun the code of a worker is torchrun's to report; RUN/status.json says the same.
 """
 

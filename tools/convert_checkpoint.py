@@ -10,19 +10,22 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from megagrow.config.quantity import parse_bytes
 from megagrow.conversion.exporting import to_hugging_face
 from megagrow.conversion.families import FAMILIES
 from megagrow.conversion.importing import from_hugging_face
 from megagrow.conversion.megagrow_config import FAMILY
+from megagrow.conversion.safetensors_file import torch_dtype
 from megagrow.errors import ConfigError, MegagrowError
 from megagrow.shards.live_line import LiveLine
 from megagrow.units import counted, format_count
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 EPILOG = """\
 families: gpt2, llama (1 to 3.3), mistral, qwen2 (and 2.5), qwen3; not their mixtures of experts;
@@ -124,10 +127,6 @@ def _command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code that its help lists."""
     options = build_parser().parse_args(arguments)
-    from megagrow.runtime import logging, megatron_core  # import torch: not for --help
-
-    logging.ignore_noise()
-    megatron_core.load()
     line = LiveLine(quiet=options.quiet)
     line.begin()
     try:
@@ -153,7 +152,7 @@ def _to_hugging_face(options: argparse.Namespace, line: LiveLine) -> None:
     done = to_hugging_face(
         options.source,
         options.output,
-        dtype=DTYPES.get(options.dtype),
+        dtype=_dtype(options),
         family=options.family,
         tokenizer=options.tokenizer,
         token_ids={key: value for key, value in given.items() if value is not None},
@@ -177,7 +176,7 @@ def _from_hugging_face(options: argparse.Namespace, line: LiveLine) -> None:
     done = from_hugging_face(
         options.source,
         options.output,
-        dtype=DTYPES.get(options.dtype),
+        dtype=_dtype(options),
         seq_length=options.seq_length,
         vocab_padding=options.vocab_padding,
         progress=_show(line),
@@ -197,6 +196,10 @@ _SPECIAL = ("bos", "eos", "pad")
 
 def _show(line: LiveLine) -> Callable[[int, int], None]:
     return lambda done, total: line.show(lambda: f"tensor {done} of {total}")
+
+
+def _dtype(options: argparse.Namespace) -> torch.dtype | None:
+    return None if options.dtype is None else torch_dtype(DTYPES[options.dtype])
 
 
 def _bytes(text: str) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from megagrow.config.checks import check_model
+from megagrow.config.layer_scaling import check_layer_scaling
 from megagrow.config.schema import (
     BatchConfig,
     LearningRateConfig,
@@ -31,7 +32,7 @@ from megagrow.conversion.safetensors_file import torch_dtype
 from megagrow.errors import MegagrowError
 from megagrow.growth import depth
 from megagrow.growth.lesa.settings import PRESETS, lesa_settings
-from megagrow.growth.on_disk import StoredModel, grow_model, is_folder, open_model
+from megagrow.growth.on_disk import StoredModel, grow_model, open_model
 from megagrow.growth.plan import GrowthPlan
 from megagrow.growth.shape_checks import check_layers
 from megagrow.growth.tables import with_grown_table
@@ -142,16 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name the folder to write with --output, or look first with --dry-run")
     if options.layers is None and options.width is None:
         parser.error("say what to grow: --layers, --width, or both")
+    if options.shrink and options.width is None:
+        parser.error("--shrink goes with an operator in width: add --width")
     for name, operators in _READ_BY.items():
         if getattr(options, name) != parser.get_default(name) and options.operator not in operators:
             parser.error(
                 f"--{name.replace('_', '-')} has no effect with {options.operator}; leave it out"
             )
-    if not is_folder(options.source):
-        from megagrow.runtime import logging, megatron_core  # import torch: not for a mere copy
-
-        logging.ignore_noise()
-        megatron_core.load()
     line = LiveLine(quiet=options.quiet)
     line.begin()
     try:
@@ -257,11 +255,11 @@ def _transition(options: argparse.Namespace, old: StoredModel, model: ModelConfi
         )
         for name, depth_of, each in (("old", old.layers, old.model), ("new", layers, model))
     )
-    if options.shrink and sizes is None:
-        raise MegagrowError("--shrink goes with an operator in width: add --width")
     if model != old.model and sizes is None:
         raise MegagrowError("new sizes need an operator in width: add --width")
-    check_model(model, Source(file=str(old.folder), data={}, lines={}), ("model",))
+    source = Source(file=str(old.folder), data={}, lines={})
+    check_model(model, source, ("model",))
+    check_layer_scaling(model, source, ("model",), old.layers)
     for key, message in refusals(before, after, transition):
         raise MegagrowError(f"{'.'.join(map(str, key))}: {message}")
     return replace(after, transition=transition)
@@ -269,6 +267,11 @@ def _transition(options: argparse.Namespace, old: StoredModel, model: ModelConfi
 
 def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
     """The new widths; what a new size would change unasked stays as it is."""
+    sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
+    if all(size is None for size in sizes):
+        return old.model
+    if old.model.layer_scaling is not None:
+        return _scaled_model(options, old)
     layer = old.shape.layers[0]
     apart = layer.num_query_groups != layer.num_attention_heads
     groups = options.groups
@@ -284,15 +287,26 @@ def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
         else options.ffn_hidden_size,
         "kv_channels": layer.kv_channels,
     }
-    sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
-    if all(size is None for size in sizes):
-        return old.model
-    if old.model.layer_scaling is not None:
-        raise MegagrowError(
-            "the layers of this model differ (layer_scaling): they follow from its profile, or "
-            "from its table and the layers they come from; leave the sizes out"
-        )
     return replace(old.model, **{key: value for key, value in given.items() if value is not None})
+
+
+def _scaled_model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
+    """The new sizes that layers of different sizes follow from; a head keeps its dimension."""
+    scaling = old.model.layer_scaling
+    given = {
+        "hidden_size": options.hidden_size,
+        "num_attention_heads": options.heads,
+        "num_query_groups": options.groups,
+        "ffn_hidden_size": options.ffn_hidden_size,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    listed = [key for key in given if getattr(scaling and scaling.table, key, None) is not None]
+    if listed:
+        raise MegagrowError(
+            f"{listed[0]} of this model stands in a table, layer by layer; leave the size out, or "
+            "begin a run with it (initialise_from) whose next stage has another table"
+        )
+    return replace(old.model, **given, kv_channels=old.shape.layers[0].kv_channels)
 
 
 def _width(

@@ -108,7 +108,7 @@ def _size_faults(model: ModelConfig, scaling: LayerScalingConfig) -> Iterator[tu
         yield (
             ("kv_channels",),
             f"with qkv_multipliers hidden_size {model.hidden_size} is heads of {head} at "
-            f"multiplier 1, and not divisible; nearest: {nearest_divisor(model.hidden_size, head)}",
+            f"multiplier 1, and not divisible; nearest: {_nearest_head(model, head)}",
         )
     elif scaling.qkv_multipliers is not None and head and heads * head != model.hidden_size:
         yield (
@@ -138,8 +138,16 @@ def _size_faults(model: ModelConfig, scaling: LayerScalingConfig) -> Iterator[tu
     if scaling.qkv_multipliers is None and shared is not None and heads % shared:
         yield (
             (*here, "queries_per_group"),
-            f"{heads} heads cannot be shared out {shared} at a time",
+            f"{heads} heads cannot be shared out {shared} at a time; nearest: "
+            f"{nearest_divisor(heads, shared)}",
         )
+
+
+def _nearest_head(model: ModelConfig, head: int) -> int:
+    """The nearest head dimension that divides the hidden size; rotary embeddings need pairs."""
+    if model.style == "llama" and model.hidden_size % 2 == 0:
+        return 2 * nearest_divisor(model.hidden_size // 2, head // 2)
+    return nearest_divisor(model.hidden_size, head)
 
 
 def _frame_faults(scaling: LayerScalingConfig) -> Iterator[tuple[KeyPath, str]]:
@@ -148,8 +156,10 @@ def _frame_faults(scaling: LayerScalingConfig) -> Iterator[tuple[KeyPath, str]]:
         return
     if not is_framed(scaling):
         yield key, "there is no frame; set framed to true, or remove it"
-    if len(frame) != 2 or not all(0 < value <= LARGEST for value in frame):
+    if len(frame) != 2:
         yield key, "takes two multipliers, of FFN width and of heads, such as [4.0, 1.0]"
+    elif not all(0 < value <= LARGEST for value in frame):
+        yield key, f"multipliers are above 0 and at most {LARGEST:g}, not {list(frame)}"
 
 
 def _table_faults(

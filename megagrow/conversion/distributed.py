@@ -7,9 +7,11 @@ only checkpoints whose author you trust. The tensors themselves are read without
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +135,18 @@ def write_checkpoint(
         state[MASTER + key] = torch.empty(size, dtype=torch.float32, device="meta")
     # A file for each tensor: torch keeps all that go into one file in memory.
     writer = FileSystemWriter(folder, single_file_per_rank=False, thread_count=1)
-    with guarded(folder, "writing", "Make room, or write to another disk."):
+    with guarded(folder, "writing", "Make room, or write to another disk."), _without_processes():
         save(state, storage_writer=writer, planner=_OneByOne(source, progress), no_dist=True)
         torch.save({}, folder / "common.pt")
         (folder / "metadata.json").write_text(json.dumps(_FORMAT), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _without_processes() -> Iterator[None]:
+    """For what torch warns of, and is meant here: that no process group is there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 class _OneByOne(DefaultSavePlanner):
@@ -158,17 +168,3 @@ class _OneByOne(DefaultSavePlanner):
             self._progress(self._done)
         tensor = self._last[1]
         return tensor.to(self.state_dict[index.fqn].dtype)
-
-
-def checkpoint_model(state: Mapping[str, Any], where: Path) -> tuple[dict[str, Any], int]:
-    """The `model` section and the number of layers that a checkpoint's `state.json` speaks of.
-
-    Raises:
-        CheckpointError: it does not.
-    """
-    try:
-        config, stage = state["config"], state["config"]["stages"][state["train"]["stage"]]
-        # Before widths could differ by stage, a run had one model.
-        return dict(stage.get("model", config["model"])), int(stage["layers"])
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise CheckpointError(f"{where}: state.json is damaged: {error!r}. {_MEND}") from None

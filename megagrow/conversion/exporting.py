@@ -95,10 +95,6 @@ def to_hugging_face(
         CheckpointError: the checkpoint or the output cannot be used, or the family or the tokenizer
             does not fit the model.
     """
-    import torch
-
-    from megagrow.conversion.distributed import CheckpointReader
-
     checkpoint = find_checkpoint(source)
     state = read_state(checkpoint)
     model, layers = stored_model(state, checkpoint)
@@ -112,6 +108,13 @@ def to_hugging_face(
             raise CheckpointError(f"{key}={value} is no id of a vocabulary of {shape.vocab_size}.")
     if verify:
         integrity.check_contents(checkpoint, state["files"], _MEND, rank=0, ranks=1)
+    import torch  # not for what is refused
+
+    from megagrow.runtime import megatron_core
+
+    megatron_core.load()
+    from megagrow.conversion.distributed import CheckpointReader
+
     stored_as, wanted = megatron_layout(shape), layout_of(family, cut_shape(shape))
     reader = CheckpointReader(checkpoint, masters=dtype in (torch.float32, torch.float16))
     check(reader, stored_as, str(checkpoint), ignored=lambda key: key.startswith("optimizer."))
@@ -164,9 +167,12 @@ def stored_model(state: Mapping[str, Any], checkpoint: Path) -> tuple[ModelConfi
     Raises:
         MegagrowError: it does not, or has keys that this version does not know.
     """
-    from megagrow.conversion.distributed import checkpoint_model
-
-    section, layers = checkpoint_model(state, checkpoint)
+    try:
+        config, stage = state["config"], state["config"]["stages"][state["train"]["stage"]]
+        # Before widths could differ by stage, a run had one model.
+        section, layers = dict(stage.get("model", config["model"])), int(stage["layers"])
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: state.json is damaged: {error!r}. {_MEND}") from None
     where = Source(file=f"{checkpoint / STATE_FILE}: model", data=section, lines={})
     return build(ModelConfig, section, where), layers
 

@@ -86,12 +86,7 @@ def open_model(source: Path, *, verify: bool = True) -> StoredModel:
     Raises:
         CheckpointError: it is neither, or cannot be read.
     """
-    return _open_folder(source) if is_folder(source) else _open(source, verify)
-
-
-def is_folder(source: Path) -> bool:
-    """Whether it is a model's folder as Hugging Face has it, and no run or checkpoint."""
-    return (source / "config.json").is_file()
+    return _open_folder(source) if (source / "config.json").is_file() else _open(source, verify)
 
 
 def grow_model(
@@ -132,6 +127,9 @@ def grow_model(
     )
 
     def grown() -> GrownTensors:
+        from megagrow.runtime import megatron_core
+
+        megatron_core.load()
         from megagrow.growth.offline import GrownTensors
         from megagrow.growth.seeds import draw_seed, noise_seed
         from megagrow.growth.whole_tensors import WholeTensors
@@ -186,14 +184,17 @@ def _open_folder(folder: Path) -> StoredModel:
 
 
 def _open(source: Path, verify: bool) -> StoredModel:
-    from megagrow.conversion.distributed import CheckpointReader
-
     checkpoint = find_checkpoint(source)
     state = read_state(checkpoint)
     model, layers = stored_model(state, checkpoint)
     refuse_masks(state, checkpoint)
     if verify:
         integrity.check_contents(checkpoint, state["files"], _MEND, rank=0, ranks=1)
+    from megagrow.runtime import megatron_core  # imports torch: not for what is refused
+
+    megatron_core.load()
+    from megagrow.conversion.distributed import CheckpointReader
+
     shape = model_shape(model, layers)
     layout = megatron_layout(shape)
     weights = CheckpointReader(checkpoint)

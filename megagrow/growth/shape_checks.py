@@ -52,8 +52,8 @@ def check_layers(
     except ConfigError as error:
         if width.shrink is None and _fits_narrowed(width.operator, deeper, shape):
             raise ConfigError(
-                f"{error}. Layer-wise scaling makes some layers narrower; set width.shrink to "
-                "first to keep the first heads and channels of these"
+                f"{error}. Layer-wise scaling makes some layers narrower; set width.shrink "
+                "(--shrink) to first to keep the first heads and channels of these"
             ) from None
         raise
 
@@ -79,6 +79,6 @@ def _other_shape(layer: int, source: int | None, old: LayerShape, new: LayerShap
         origin = f"layer {source}, which it comes from, has"
     return (
         f"layer {layer} is to have {sizes(new)}, and {origin} {sizes(old)}. To reshape layers, set "
-        "an operator in width (width.operator, such as split), and width.shrink where layers get "
-        "narrower; or give both models layers that fit, with a table"
+        "an operator in width (width.operator or --width, such as split), and width.shrink "
+        "(--shrink) where layers get narrower; or give both models layers that fit, with a table"
     )

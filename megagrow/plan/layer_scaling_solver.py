@@ -27,7 +27,7 @@ from megagrow.plan.layer_scaling_endpoints import (
     present_value,
     roundest,
 )
-from megagrow.units import format_count
+from megagrow.units import counted, format_count
 
 TOLERANCE = 0.005
 """Share of a budget by which a model may miss it."""
@@ -142,6 +142,12 @@ def advice(model: ModelConfig, num_layers: int, budget: Budget, solution: Soluti
     """
     scaling = _scaling(model)
     free = list(solution.multipliers)
+    for name in free:
+        if _is_idle(model, num_layers, name):
+            return (
+                f"{name} changes nothing in {counted(num_layers, 'layer')}; free another endpoint, "
+                "or change the depth"
+            )
     reach = _beyond_reach(model, num_layers, budget, free)
     if reach is not None:
         return reach
@@ -175,6 +181,15 @@ def advice(model: ModelConfig, num_layers: int, budget: Budget, solution: Soluti
         f"heads in multiples of {multiple} step over it; {offer}free an endpoint of ffn instead, "
         "or change the depth"
     )
+
+
+def _is_idle(model: ModelConfig, num_layers: int, name: str) -> bool:
+    """Whether all values of an endpoint make the same model, as of the last layer of one."""
+    scaling = _scaling(model)
+    allowed = allowed_values(scaling, name)
+    ends = [moved(scaling, name, value) for value in (allowed[0], allowed[-1])]
+    costs = {cost(replace(model, layer_scaling=end), num_layers, True) for end in ends}
+    return len(allowed) > 1 and len(costs) == 1
 
 
 def _scaling(model: ModelConfig) -> LayerScalingConfig:

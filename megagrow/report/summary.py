@@ -44,7 +44,7 @@ def summary_table(runs: Sequence[RunMetrics], *, scale: float) -> Table:
         title="Summary",
         head=("", *(run.name for run in runs)),
         rows=tuple((label, *(fact.get(label, NONE) for fact in facts)) for label in labels),
-        note="Losses in nats per token. Final training loss is the smoothed one. Tokens per "
+        note="Losses in nats per token. Tokens per "
         "second over the whole run count evaluations, saves and growth.",
     )
 
@@ -64,7 +64,7 @@ def _facts(run: RunMetrics, scale: float) -> dict[str, str]:
         "Steps": f"{steps.step[-1]:,.0f}",
         "Tokens": format_count(float(steps.tokens[-1])) + planned,
         "Training compute": format_flops(float(steps.flops[-1])),
-        "Final training loss": f"{curve.loss[-1]:.4f}" if len(curve.loss) else NONE,
+        "Training loss, smoothed": f"{curve.loss[-1]:.4f}" if len(curve.loss) else NONE,
         "Final evaluation loss": f"{last_eval.loss:.4f}" if last_eval else NONE,
     }
     for bucket in run.buckets:

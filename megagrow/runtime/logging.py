@@ -30,7 +30,6 @@ _NOISE = (
 _WARNINGS = (
     r"The \.grad attribute of a Tensor that is not a leaf Tensor is being accessed",
     "full scope is deprecated",
-    "torch.distributed is disabled, unavailable or uninitialized, assuming the intent is to",
 )
 
 #: Those that say something on a GPU only.

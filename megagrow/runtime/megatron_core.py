@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 
 def load() -> None:
-    """Imports megatron-core; where there is no GPU, without PyTorch's compiler.
+    """Imports megatron-core, quietly; where there is no GPU, without PyTorch's compiler.
 
     megatron-core gives its fused functions to ``torch.compile`` while it is imported, which loads
     the compiler: over a third of the processor time that a process on a CPU takes to start. Hardly
@@ -16,15 +17,20 @@ def load() -> None:
     """
     import torch
 
-    if torch.cuda.is_available() or "megatron.core" in sys.modules:
+    from megagrow.runtime import logging
+
+    if "megatron.core" in sys.modules:
         return
     compiler = torch.compile
-    torch.compile = _as_written
+    if not torch.cuda.is_available():
+        torch.compile = _as_written
     try:
-        import megatron.core
-        import megatron.core.models.gpt
-        import megatron.core.optimizer
-        import megatron.core.pipeline_parallel  # noqa: F401
+        with warnings.catch_warnings():
+            logging.ignore_noise()
+            import megatron.core
+            import megatron.core.models.gpt
+            import megatron.core.optimizer
+            import megatron.core.pipeline_parallel  # noqa: F401
     finally:
         torch.compile = compiler
 

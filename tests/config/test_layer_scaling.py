@@ -118,6 +118,10 @@ FAULTS = [
     ),
     (
         "variant: framed, ffn_multipliers: [1, 4], frame_multipliers: [4, 0]", "",
+        "layer_scaling.frame_multipliers", "multipliers are above 0 and at most 64, not [4.0, 0.0]",
+    ),
+    (
+        "variant: framed, ffn_multipliers: [1, 4], frame_multipliers: [4]", "",
         "layer_scaling.frame_multipliers", "takes two multipliers, of FFN width and of heads, such",
     ),
     # Tables.

@@ -243,6 +243,14 @@ def test_an_impossible_budget_is_explained(budget: Budget, free: list[str], mess
     assert message in advice(model(**FRAMED), 18, budget, found)
 
 
+def test_an_endpoint_without_effect_is_named() -> None:
+    one = model(variant="vanilla", ffn_multipliers=(1.0, 4.0))
+    budget = Budget(parameters=50_000_000)
+    found = solve(one, 1, budget, ["ffn.last"])
+    assert not found.meets
+    assert "ffn.last changes nothing in 1 layer" in advice(one, 1, budget, found)
+
+
 def test_a_finer_multiple_is_offered_where_it_helps() -> None:
     coarse = {"variant": "vanilla", "ffn_multipliers": (2.0, 2.0), "ffn_multiple": 1024}
     weights, _ = cost(

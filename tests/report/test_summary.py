@@ -34,7 +34,7 @@ def test_summary_facts(run: RunMetrics) -> None:
     assert column(table, "Parameters") == "894K → 1.29M → 2.08M"
     assert column(table, "Tokens") == "2.46M"
     assert column(table, "Wall time") == "2m 17s"
-    assert column(table, "Final training loss") == f"{run.steps.loss[-1]:.4f}"
+    assert column(table, "Training loss, smoothed") == f"{run.steps.loss[-1]:.4f}"
     assert column(table, "reference") == f"{run.evals[-1].losses['reference']:.4f}"
     assert column(table, "Processes") == "2 x cpu"
 

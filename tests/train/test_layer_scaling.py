@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from megagrow.checkpoint.store import read_state
 from megagrow.config import RunConfig
-from megagrow.conversion.exporting import find_checkpoint
+from megagrow.conversion.exporting import find_checkpoint, stored_model
+from megagrow.model.shape import model_shape
 from megagrow.plan.schedule import make_plan
 from tests.distributed import World
 from tests.train import layouts
@@ -113,6 +115,26 @@ def test_growth_in_flight_is_growth_on_disk(
     assert [key for key in weights if not torch.equal(one[key], other[key])] == []
 
 
+def test_a_wider_model_of_the_same_profile_is_made_on_disk(
+    world1: World, buckets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = layouts.train(world1, config_of(buckets, tmp_path / "base", stage(4, 1), model=MODEL))
+    wider = ["--hidden-size", "64", "--heads", "32", "--width", "random", "--output"]
+    assert main([str(base.folder), *wider, str(tmp_path / "wide")]) == 0
+    state = read_state(tmp_path / "wide")
+    model, layers = stored_model(state, tmp_path / "wide")
+    expected = make_plan(
+        config_of(
+            buckets, tmp_path, stage(4, 1),
+            model={**MODEL, "hidden_size": 64, "num_attention_heads": 32, "kv_channels": 2},
+        ), 1,
+    ).stages[0].shape  # fmt: skip
+    assert model_shape(model, layers) == expected
+    capsys.readouterr()
+    assert main([str(base.folder), "--heads", "8", *wider[4:], str(tmp_path / "no")]) == 2
+    assert "hidden_size 32 / kv_channels 2 = 16, not 8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("step", [2, 3], ids=["before-growth", "after-growth"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     world2: World, buckets: Path, tmp_path: Path, step: int
@@ -142,7 +164,7 @@ def test_a_run_without_a_reshape_is_refused_before_it_starts(buckets: Path, tmp_
     grows_only = {"operator": "stack", "width": {"operator": "random"}}
     rows = (stage(4, 1), stage(8, 1, transition=grows_only))
     narrow = config_of(buckets, tmp_path, *rows, model=MODEL)
-    with pytest.raises(ConfigError, match=r"set width\.shrink to first"):
+    with pytest.raises(ConfigError, match=r"set width\.shrink \(--shrink\) to first"):
         make_plan(narrow, 1)
     double = {"operator": "stack", "width": {"operator": "double"}}
     rows = (stage(4, 1), stage(8, 1, transition=double))
