@@ -10,6 +10,8 @@ BENCH_FLAGS ?=#                options passed to every benchmark
 NVCC ?= nvcc#                  CUDA compiler of make cuda
 
 override PY := $(VENV)/bin/python
+# Tools that the environment takes over from another one have their commands only there.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 comma := ,
 # One stamp per set of extras; make stays quick while it is newer than what it was made from.
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
@@ -64,11 +66,11 @@ check: lint types  ## lint, format and types
 lint: $(STAMP)
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
-	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC)
+	clang-format --dry-run -Werror $(CSRC)
 	@if command -v $(CXX) > /dev/null; then set -x; $(CXX) -std=c++17 -Wall -Wextra -Wconversion \
 		-Werror -fsyntax-only $(filter-out %/bindings.cpp,$(filter csrc/cpu/%.cpp,$(CSRC))); fi
-	$(VENV)/bin/shellcheck $(SHELL_FILES)
-	@if [ -x $(VENV)/bin/hadolint ]; then $(VENV)/bin/hadolint Dockerfile; fi
+	shellcheck $(SHELL_FILES)
+	@if command -v hadolint > /dev/null; then hadolint Dockerfile; fi
 
 types: $(STAMP)
 	$(PY) -m mypy
@@ -76,7 +78,7 @@ types: $(STAMP)
 format: $(STAMP)  ## rewrite the code in the project's format
 	$(PY) -m ruff check --fix $(CODE)
 	$(PY) -m ruff format $(CODE)
-	$(VENV)/bin/clang-format -i $(CSRC)
+	clang-format -i $(CSRC)
 
 bench: $(STAMP)  ## every benchmark; prints the JSON line that each one ends with
 	@failed=0; \

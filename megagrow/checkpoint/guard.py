@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from megatron.core.dist_checkpointing.core import CheckpointingException
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megagrow.errors import CheckpointError
@@ -28,12 +28,18 @@ def guarded(where: Path, action: str, mend: str) -> Iterator[None]:
         # Raised on every rank, but only the first knows why.
         reasons = processes.broadcast_object(_reasons(error))
         raise CheckpointError(f"{where}: {action} failed: {reasons}. {mend}") from error
-    except (OSError, CheckpointingException) as error:
+    except _failures() as error:
         raise CheckpointError(f"{where}: {action} failed: {error}. {mend}") from error
     except RuntimeError as error:
         if not _is_torn_file(str(error)):
             raise
         raise CheckpointError(f"{where}: {action} failed: {_TORN_FILE}. {mend}") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Megatron-core's too where it is in use: tensors are also read and written without it."""
+    core = sys.modules.get("megatron.core.dist_checkpointing.core")
+    return (OSError,) if core is None else (OSError, core.CheckpointingException)
 
 
 _TORN_FILE = "a file could not be written to its end (a full disk, a quota or a size limit)"

@@ -33,6 +33,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
 from megatron.core.dist_checkpointing.utils import apply_prefix_mapping
 from megatron.core.optimizer import MegatronOptimizer
 
+from megagrow.checkpoint.keys import EXTRA, MASTER, MOMENTS
 from megagrow.runtime import device, processes
 
 METADATA: Mapping[str, Any] = {
@@ -43,15 +44,6 @@ METADATA: Mapping[str, Any] = {
 }
 """How megatron-core names and slices tensors; the only format that survives a layout change. Give
 it copies: it notes the current process groups in what it gets."""
-
-MOMENTS = ("optimizer.state.exp_avg.", "optimizer.state.exp_avg_sq.")
-MASTER = "optimizer.state.param."
-"""Key of the fp32 master weights, whatever the optimizer's class, so that a stage may shard its
-optimizer and the next one not. Stored in bf16 only: in fp32 they are the weights."""
-
-EXTRA = "_extra_state"
-"""End of the keys of Transformer Engine's fp8 statistics: empty in bf16 and fp32, and left out, so
-that a checkpoint loads with it and without it."""
 
 TorchAdam = torch.optim.Adam | torch.optim.AdamW
 

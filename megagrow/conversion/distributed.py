@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMe
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from megagrow.checkpoint.guard import guarded
-from megagrow.checkpoint.sharded import MASTER
+from megagrow.checkpoint.keys import MASTER
 from megagrow.conversion.layout import TensorSource
 from megagrow.conversion.safetensors_file import torch_name
 from megagrow.errors import CheckpointError

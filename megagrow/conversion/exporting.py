@@ -110,9 +110,6 @@ def to_hugging_face(
         integrity.check_contents(checkpoint, state["files"], _MEND, rank=0, ranks=1)
     import torch  # not for what is refused
 
-    from megagrow.runtime import megatron_core
-
-    megatron_core.load()
     from megagrow.conversion.distributed import CheckpointReader
 
     stored_as, wanted = megatron_layout(shape), layout_of(family, cut_shape(shape))

@@ -133,9 +133,6 @@ def publish_weights(
     Raises:
         CheckpointError: the output cannot be written.
     """
-    from megagrow.runtime import megatron_core
-
-    megatron_core.load()
     from megagrow.conversion.distributed import write_checkpoint
 
     keys = list(tensors.keys())

@@ -190,10 +190,7 @@ def _open(source: Path, verify: bool) -> StoredModel:
     refuse_masks(state, checkpoint)
     if verify:
         integrity.check_contents(checkpoint, state["files"], _MEND, rank=0, ranks=1)
-    from megagrow.runtime import megatron_core  # imports torch: not for what is refused
-
-    megatron_core.load()
-    from megagrow.conversion.distributed import CheckpointReader
+    from megagrow.conversion.distributed import CheckpointReader  # torch: not for what is refused
 
     shape = model_shape(model, layers)
     layout = megatron_layout(shape)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from megagrow.checkpoint import sharded
-from megagrow.checkpoint.sharded import MOMENTS
+from megagrow.checkpoint.keys import MOMENTS
 from megagrow.config import RunConfig
 from tests.distributed import World
 from tests.train import layouts

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from megagrow.checkpoint.sharded import MASTER, MOMENTS
+from megagrow.checkpoint.keys import MASTER, MOMENTS
 from tests.distributed import World
 from tests.train import layouts
 from tests.train.layouts import STEP, Outcome, config_of, stage

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from megagrow.checkpoint import sharded
-from megagrow.checkpoint.sharded import MOMENTS
+from megagrow.checkpoint.keys import MOMENTS
 from megagrow.config import RunConfig
 from megagrow.conversion.megatron_names import megatron_layout
 from megagrow.growth.width.axes import Axis
