@@ -142,9 +142,11 @@ def report(error: BaseException) -> int:
     if isinstance(error, MegagrowError):
         if _is_mine_to_say(store, rank, str(error)):
             _say(f"error{_on(rank)}: {error}")
+        else:
+            _leave_to_torchrun(f"error: {error}")  # which may see this process end first
         return EXIT_ERROR
     if first != rank:
-        print(f"rank {rank} ends because rank {first} failed", file=sys.stderr, flush=True)
+        _say(f"rank {rank} ends because rank {first} failed")
     elif is_lost_peer(error):
         reason = str(error).splitlines()[0]
         _say(
@@ -211,7 +213,11 @@ def _is_mine_to_say(store: Any, rank: int, message: str) -> bool:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-    # torchrun closes its own report with what is in this file.
+    _leave_to_torchrun(text)
+
+
+def _leave_to_torchrun(text: str) -> None:
+    """Gives torchrun the text to close its own report with."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
         extra = {"py_callstack": text, "timestamp": str(int(time.time()))}

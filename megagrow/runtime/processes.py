@@ -9,6 +9,7 @@ nor network.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -181,6 +182,8 @@ def stop(*, failed: bool = False, own_error: bool = False) -> None:
 
         groups.tear_down()
         dist.destroy_process_group()
+        if failed:
+            gc.collect()  # frames of an error that refer to it hold connections, and others wait
     if store is not None and ranks > 1:
         failure.let_others_hear(store, ranks)
 
