@@ -166,7 +166,17 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+SLOW = ("tp2-pp2-tied-to-tp4", "tp2-replicated-to-interleaved")
+"""Left to `make test-all`; changes of the same kind on fewer ranks are not."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(change, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, change in CHANGES.items()
+    ],
+)
 def test_it_equals_growth_through_a_checkpoint(
     request: pytest.FixtureRequest, buckets: Path, tmp_path: Path, change: Change
 ) -> None:

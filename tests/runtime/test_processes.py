@@ -229,7 +229,9 @@ def test_no_helper_process_holds_the_pipes_after_the_end(
         process.communicate()
 
 
-@pytest.mark.parametrize(("timeout_s", "end"), [("60", "die"), ("20", "hang")])
+@pytest.mark.parametrize(
+    ("timeout_s", "end"), [("60", "die"), pytest.param("20", "hang", marks=pytest.mark.slow)]
+)
 def test_a_lost_peer_is_an_error_and_not_a_hang(tmp_path: Path, timeout_s: str, end: str) -> None:
     from torch.distributed import TCPStore
 

@@ -135,7 +135,9 @@ def test_a_wider_model_of_the_same_profile_is_made_on_disk(
     assert "hidden_size 32 / kv_channels 2 = 16, not 8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("step", [2, 3], ids=["before-growth", "after-growth"])
+@pytest.mark.parametrize(
+    "step", [pytest.param(2, marks=pytest.mark.slow), 3], ids=["before-growth", "after-growth"]
+)
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     world2: World, buckets: Path, tmp_path: Path, step: int
 ) -> None:

@@ -136,7 +136,7 @@ def _batches(config: RunConfig, checkpoint: Path) -> list[tuple[torch.Tensor, to
     ("before", "after", "wide", "sections"),
     [
         ({}, {}, WIDER, {}),
-        (PP2, TP2, WIDER, {}),
+        pytest.param(PP2, TP2, WIDER, {}, marks=pytest.mark.slow),
         (TP2, PP2, WIDER_GPT2, GPT2),
         ({}, {"distributed_optimizer": False}, WIDER, {"precision": "bf16"}),
     ],

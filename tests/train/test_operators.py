@@ -82,11 +82,11 @@ def grown(
     [
         ("random-on-top", "pp2-to-tp2-bf16", WARM),
         ("random-below-keeps-moments", "dp2", {}),
-        ("pattern-with-noise", "pp2-to-tp2-bf16", {}),
+        pytest.param("pattern-with-noise", "pp2-to-tp2-bf16", {}, marks=pytest.mark.slow),
         ("pattern-with-noise", "dp2", WARM),
-        ("expand-scales-moments", "tp2-to-pp2-tied", {}),
+        pytest.param("expand-scales-moments", "tp2-to-pp2-tied", {}, marks=pytest.mark.slow),
         ("zero-rewarms", "tp2-to-pp2-tied", WARM),
-        ("zero-rewarms", "pp2-to-tp2-bf16", {}),
+        pytest.param("zero-rewarms", "pp2-to-tp2-bf16", {}, marks=pytest.mark.slow),
     ],
 )
 def test_memory_and_checkpoint_give_the_same_bits(
