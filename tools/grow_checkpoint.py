@@ -266,47 +266,34 @@ def _transition(options: argparse.Namespace, old: StoredModel, model: ModelConfi
 
 
 def _model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
-    """The new widths; what a new size would change unasked stays as it is."""
-    sizes = (options.hidden_size, options.heads, options.groups, options.ffn_hidden_size)
-    if all(size is None for size in sizes):
-        return old.model
-    if old.model.layer_scaling is not None:
-        return _scaled_model(options, old)
-    layer = old.shape.layers[0]
-    apart = layer.num_query_groups != layer.num_attention_heads
-    groups = options.groups
-    if groups is None:
-        # Where every head has keys and values of its own, new ones have too.
-        groups = layer.num_query_groups if apart or options.heads is None else options.heads
-    given: dict[str, Any] = {
-        "hidden_size": options.hidden_size,
-        "num_attention_heads": options.heads,
-        "num_query_groups": groups,
-        "ffn_hidden_size": layer.ffn_hidden_size
-        if options.ffn_hidden_size is None
-        else options.ffn_hidden_size,
-        "kv_channels": layer.kv_channels,
-    }
-    return replace(old.model, **{key: value for key, value in given.items() if value is not None})
-
-
-def _scaled_model(options: argparse.Namespace, old: StoredModel) -> ModelConfig:
-    """The new sizes that layers of different sizes follow from; a head keeps its dimension."""
-    scaling = old.model.layer_scaling
-    given = {
+    """The new widths; what a new size would change unasked, such as a head's, stays as it is."""
+    sizes = {
         "hidden_size": options.hidden_size,
         "num_attention_heads": options.heads,
         "num_query_groups": options.groups,
         "ffn_hidden_size": options.ffn_hidden_size,
     }
-    given = {key: value for key, value in given.items() if value is not None}
-    listed = [key for key in given if getattr(scaling and scaling.table, key, None) is not None]
-    if listed:
-        raise MegagrowError(
-            f"{listed[0]} of this model stands in a table, layer by layer; leave the size out, or "
-            "begin a run with it (initialise_from) whose next stage has another table"
+    asked: dict[str, Any] = {key: size for key, size in sizes.items() if size is not None}
+    if not asked:
+        return old.model
+    layer = old.shape.layers[0]
+    kept: dict[str, Any] = {"kv_channels": layer.kv_channels}
+    scaling = old.model.layer_scaling
+    if scaling is None:
+        apart = layer.num_query_groups != layer.num_attention_heads
+        # Where every head has keys and values of its own, new ones have too.
+        kept["num_query_groups"] = (
+            layer.num_query_groups if apart or options.heads is None else options.heads
         )
-    return replace(old.model, **given, kv_channels=old.shape.layers[0].kv_channels)
+        kept["ffn_hidden_size"] = layer.ffn_hidden_size
+    elif scaling.table is not None:
+        for key in asked:
+            if getattr(scaling.table, key, None) is not None:
+                raise MegagrowError(
+                    f"{key} of this model stands in a table, layer by layer; leave the size out, "
+                    "or begin a run with it (initialise_from) whose next stage has another table"
+                )
+    return replace(old.model, **{**kept, **asked})
 
 
 def _width(
